@@ -1,0 +1,98 @@
+"""`create_app(settings)`: routers, what lives as long as the process, and how errors are answered."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from runmirror import __version__, probes
+from runmirror.answers import error_answer
+from runmirror.artifacts import routes as artifact_routes
+from runmirror.artifacts.store import create_store
+from runmirror.body_limit import BodyLimit
+from runmirror.db import answer_for, create_engine, unstorable
+from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
+from runmirror.experiments import routes as experiment_routes
+from runmirror.logged_models import routes as logged_model_routes
+from runmirror.mirror import routes as mirror_routes
+from runmirror.routing import check_permissions
+from runmirror.runs import routes as run_routes
+from runmirror.settings import Settings
+from runmirror.wire import missing
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, database_url: str) -> FastAPI:
+    """The application production runs; `database_url` has been migrated already."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.engine = create_engine(settings, database_url)
+        app.state.artifacts = create_store(settings)
+        try:
+            yield
+        finally:
+            await app.state.artifacts.close()
+            await app.state.engine.dispose()
+
+    app = FastAPI(title="runmirror", version=__version__, lifespan=lifespan, docs_url="/api/docs", redoc_url=None)
+    app.state.settings = settings
+    for module in (probes, experiment_routes, run_routes, logged_model_routes, artifact_routes, mirror_routes):
+        app.include_router(module.router)
+    check_permissions(app)
+    _answer_errors(app)
+    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(RunmirrorError)
+    async def ours(_: Request, error: RunmirrorError) -> JSONResponse:
+        return error_answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        return error_answer(InvalidParameter(_say(error.errors()[0])))
+
+    @app.exception_handler(DBAPIError)
+    async def database(_: Request, error: DBAPIError) -> JSONResponse:
+        answer = answer_for(error, wrote_nothing=False)
+        if not isinstance(answer, RunmirrorError):
+            raise error
+        return error_answer(answer)
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def lone_surrogate(_: Request, __: UnicodeEncodeError) -> JSONResponse:
+        return error_answer(unstorable())
+
+    @app.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code in {404, 405}:
+            return error_answer(EndpointNotFound(f"No endpoint {request.method} {request.url.path}"))
+        return error_answer(BadRequest(str(error.detail)), status=error.status_code)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        log.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=error)
+        return error_answer(RunmirrorError("Internal error; the server's log says more."))
+
+
+def _say(problem: dict[str, Any]) -> str:
+    """One sentence about what a request got wrong, without repeating more than a little of it."""
+    where = [str(part) for part in problem["loc"] if part not in {"body", "query", "path"}]
+    if problem["type"] == "missing" and where:
+        return missing(".".join(where))
+    if problem["type"] == "json_invalid":
+        return f"The request body is not valid JSON: {problem.get('ctx', {}).get('error', 'it cannot be parsed')}."
+    if not where:
+        return "The request body must be a JSON object, sent as Content-Type: application/json."
+    given = repr(problem.get("input"))
+    shown = given if len(given) <= 80 else f"{given[:80]}…"
+    return f"Invalid value {shown} for parameter '{'.'.join(where)}' supplied: {problem['msg']}."

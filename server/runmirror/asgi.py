@@ -1,0 +1,13 @@
+"""The factory uvicorn calls in each API process: everything comes from the environment that `serve` prepared."""
+
+from fastapi import FastAPI
+
+from runmirror.app import create_app
+from runmirror.settings import Settings
+
+
+def create() -> FastAPI:
+    settings = Settings()
+    if settings.database_url is None:
+        raise RuntimeError("no database: start with `runmirror serve`, or set RUNMIRROR_DATABASE_URL")
+    return create_app(settings, settings.database_url)

@@ -1,0 +1,106 @@
+"""The engine, and the two ways a route reaches Postgres.
+
+Routes and queries work on SQLAlchemy Core connections rather than ORM sessions: every statement is written by hand,
+so an identity map would only cost time.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runmirror.errors import Busy, InvalidParameter, RunmirrorError, Unavailable
+from runmirror.settings import Settings
+
+_BAD_VALUE_CLASS = "22"  # SQLSTATE class "data exception": a value Postgres cannot store
+
+
+def create_engine(settings: Settings, database_url: str) -> AsyncEngine:
+    """An engine with a bounded pool; `database_url` is `postgresql://…`, as users write it."""
+    url = make_url(database_url)
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError(f"runmirror needs Postgres: {url.get_backend_name()} is not supported (postgresql://…)")
+    return create_async_engine(
+        url.set(drivername="postgresql+asyncpg"),
+        pool_size=settings.db_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.db_pool_timeout.total_seconds(),
+        pool_recycle=1800,
+        connect_args={
+            "timeout": 10,
+            "server_settings": {"application_name": "runmirror", "idle_in_transaction_session_timeout": "60000"},
+        },
+    )
+
+
+async def write_connection(request: Request) -> AsyncIterator[AsyncConnection]:
+    """One transaction per write; it commits before the answer leaves (scope="function" below)."""
+    async with _connected(request.app.state.engine, Busy) as connection:
+        transaction = await connection.begin()
+        try:
+            yield connection
+        except DBAPIError as error:
+            await transaction.rollback()
+            raise answer_for(error, wrote_nothing=True) from error
+        except BaseException:
+            await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except DBAPIError as error:
+            raise answer_for(error, wrote_nothing=False) from error
+
+
+async def read_connection(request: Request) -> AsyncIterator[AsyncConnection]:
+    """A connection without a transaction: every statement sees what is committed when it starts."""
+    engine: AsyncEngine = request.app.state.engine
+    async with _connected(engine.execution_options(isolation_level="AUTOCOMMIT"), Unavailable) as connection:
+        try:
+            yield connection
+        except DBAPIError as error:
+            raise answer_for(error, wrote_nothing=False) from error
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine, otherwise: type[RunmirrorError]) -> AsyncIterator[AsyncConnection]:
+    connection = engine.connect()
+    try:
+        await connection.start()
+    except (OSError, DBAPIError, PoolTimeout) as error:
+        raise otherwise("The database cannot be reached or is busy; nothing was done, try again.") from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def answer_for(error: DBAPIError, *, wrote_nothing: bool) -> Exception:
+    """What a client is told about a failed statement; a fault of ours stays what it is (500, logged)."""
+    if error.connection_invalidated or _sqlstate(error).startswith(("08", "57P")):
+        gone = "The database connection was lost; "
+        if wrote_nothing:
+            return Busy(gone + "nothing was written, try again.")
+        return Unavailable(gone + "try again.")
+    if _sqlstate(error).startswith(_BAD_VALUE_CLASS) or type(error.orig).__name__ == "DataError":
+        return unstorable()
+    return error
+
+
+def unstorable() -> RunmirrorError:
+    return InvalidParameter(
+        "A value in the request cannot be stored: text must be valid Unicode without NUL characters, and whole "
+        "numbers must fit 64 bits."
+    )
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
+WriteConnection = Annotated[AsyncConnection, Depends(write_connection, scope="function")]
+ReadConnection = Annotated[AsyncConnection, Depends(read_connection, scope="function")]

@@ -1,0 +1,87 @@
+"""Every error a client can be answered with; `code` and `status` follow MLflow's own table.
+
+Source: `mlflow.exceptions.ERROR_CODE_TO_HTTP_STATUS`.
+"""
+
+
+class RunmirrorError(Exception):
+    """The root: what is raised below it knows its own answer."""
+
+    code = "INTERNAL_ERROR"
+    status = 500
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidParameter(RunmirrorError):
+    code, status = "INVALID_PARAMETER_VALUE", 400
+
+
+class BadRequest(RunmirrorError):
+    code, status = "BAD_REQUEST", 400
+
+
+class AlreadyExists(RunmirrorError):
+    code, status = "RESOURCE_ALREADY_EXISTS", 400
+
+
+class InvalidState(RunmirrorError):
+    """MLflow answers `INVALID_STATE` with 500; a client did it, so we answer 400 (the code is what clients read)."""
+
+    code, status = "INVALID_STATE", 400
+
+
+class DoesNotExist(RunmirrorError):
+    code, status = "RESOURCE_DOES_NOT_EXIST", 404
+
+
+class EndpointNotFound(RunmirrorError):
+    code, status = "ENDPOINT_NOT_FOUND", 404
+
+
+class NotServedYet(RunmirrorError):
+    code, status = "NOT_IMPLEMENTED", 501
+
+
+class Busy(RunmirrorError):
+    """Nothing was done and the call may be repeated: MLflow's client repeats unsafe POSTs on 429, not on 503."""
+
+    code, status, retry_after_s = "REQUEST_LIMIT_EXCEEDED", 429, 2
+
+
+class Unavailable(RunmirrorError):
+    """A service behind us went away while the request ran, so whether it took effect is unknown."""
+
+    code, status, retry_after_s = "TEMPORARILY_UNAVAILABLE", 503, 2
+
+
+class ExperimentNotFound(DoesNotExist):
+    def __init__(self, experiment_id: str) -> None:
+        super().__init__(f"No Experiment with id={experiment_id} exists")
+
+
+class RunNotFound(DoesNotExist):
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"Run with id={run_id} not found. If this program runs inside an Azure ML job, MLFLOW_RUN_ID may be the "
+            "id of the Azure ML run: unset it, or set it to a run of this server."
+            if not _looks_like_ours(run_id)
+            else f"Run with id={run_id} not found"
+        )
+
+
+class LoggedModelNotFound(DoesNotExist):
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"Logged model with ID '{model_id}' not found.")
+
+
+class ArtifactNotFound(DoesNotExist):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"No such artifact: '{path}'")
+
+
+def _looks_like_ours(run_id: str) -> bool:
+    return len(run_id) == 32 and all(c in "0123456789abcdef" for c in run_id)

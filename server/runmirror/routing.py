@@ -1,0 +1,60 @@
+"""How a route is declared: one handler, its permission, and MLflow's twin paths.
+
+MLflow serves every endpoint under `/api` (clients) and `/ajax-api` (its UI). A route that declares no permission
+stops the start of the server: see `check_permissions`.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Permission(StrEnum):
+    """What a caller must be allowed to do."""
+
+    PUBLIC = "public"  # probes and capabilities: no identity needed
+    READ = "read"
+    EDIT = "edit"
+    MANAGE = "manage"
+
+
+def route(
+    router: APIRouter, method: str, path: str, *, permission: Permission, twins: bool = False, **options: Any
+) -> Callable[[Handler], Handler]:
+    """Register `path` for `method`; with `twins`, `path` starts with /api and is served under /ajax-api too."""
+
+    def register(handler: Handler) -> Handler:
+        name = handler.__name__
+        extra = {"x-permission": permission.value}
+        router.add_api_route(
+            path, handler, methods=[method], name=name, operation_id=f"{name}_{method.lower()}", openapi_extra=extra,
+            **options,
+        )  # fmt: skip
+        if twins:
+            ajax = path.replace("/api/", "/ajax-api/", 1)
+            router.add_api_route(
+                ajax, handler, methods=[method], name=name, include_in_schema=False, openapi_extra=extra, **options
+            )
+        return handler
+
+    return register
+
+
+def mlflow_route(
+    router: APIRouter, method: str, path: str, *, permission: Permission, version: str = "2.0", **options: Any
+) -> Callable[[Handler], Handler]:
+    """Register an endpoint of MLflow's REST API: `path` as its documentation writes it, e.g. `/runs/create`."""
+    options.setdefault("response_model_exclude_none", True)
+    return route(router, method, f"/api/{version}/mlflow{path}", permission=permission, twins=True, **options)
+
+
+def check_permissions(app: FastAPI) -> None:
+    """Deny by default: raise when any route of ours does not say who may call it."""
+    for candidate in app.routes:
+        if isinstance(candidate, APIRoute) and "x-permission" not in (candidate.openapi_extra or {}):
+            raise RuntimeError(f"route {candidate.path} declares no permission")

@@ -1,0 +1,82 @@
+"""The history of one metric, in pages that new points neither shift nor repeat."""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Double, bindparam, text
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runmirror.errors import InvalidParameter, RunNotFound
+
+Place = tuple[int, int, float]
+"""Where a page ended: `(timestamp_ms, step, value)` of its last point."""
+
+_RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
+
+_PAGE = text(f"""
+    SELECT timestamp_ms, step, value FROM metrics
+    WHERE run_id = :run_id
+      AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = :run_id AND key = :key)
+      AND (:after_timestamp_ms IS NULL
+           OR (timestamp_ms, step, {_RANK}, value) > (:after_timestamp_ms, :after_step, :after_rank, :after_value))
+    ORDER BY timestamp_ms, step, {_RANK}, value
+    LIMIT :limit
+""").bindparams(
+    bindparam("after_timestamp_ms", type_=BigInteger),
+    bindparam("after_step", type_=BigInteger),
+    bindparam("after_rank", type_=Double),
+    bindparam("after_value", type_=Double),
+    bindparam("limit", type_=BigInteger),
+)
+
+_RUN_EXISTS = text("SELECT 1 FROM runs WHERE run_id = :run_id")
+
+
+async def page(
+    connection: AsyncConnection, run_id: UUID, key: str, *, max_results: int | None, page_token: str
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """Points `(timestamp_ms, step, value)` by time, then step, then value; all of them when `max_results` is None.
+
+    Raises `InvalidParameter` for a bad page size or a token we did not give out.
+    """
+    if max_results is not None and max_results <= 0:
+        raise InvalidParameter(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer."
+        )
+    after = _read_token(page_token) if page_token else None
+    timestamp_ms, step, value = after or (None, None, None)
+    rank = 0.0 if value is not None and math.isnan(value) else value
+    values = {
+        "run_id": run_id, "key": key, "limit": None if max_results is None else max_results + 1,
+        "after_timestamp_ms": timestamp_ms, "after_step": step, "after_rank": rank, "after_value": value,
+    }  # fmt: skip
+    rows = (await connection.execute(_PAGE, values)).all()
+    if not rows and await connection.scalar(_RUN_EXISTS, {"run_id": run_id}) is None:
+        raise RunNotFound(run_id.hex)
+    if max_results is None or len(rows) <= max_results:
+        return rows, None
+    rows = rows[:max_results]
+    return rows, _token(rows[-1])
+
+
+def _token(last: Row[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([last.timestamp_ms, last.step, repr(last.value)]).encode()).decode()
+
+
+def _read_token(token: str) -> Place:
+    try:
+        timestamp_ms, step, value = json.loads(base64.urlsafe_b64decode(token))
+        place = int(timestamp_ms), int(step), float(value)
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise InvalidParameter(
+            f"Invalid page token {token[:80]!r}: use the next_page_token of this listing."
+        ) from error
+    if max(abs(place[0]), abs(place[1])) >= 2**63:
+        raise InvalidParameter(f"Invalid page token {token[:80]!r}: use the next_page_token of this listing.")
+    return place

@@ -1,0 +1,147 @@
+"""Settings: built once from the environment (and the command line), checked once, passed down."""
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+WORKSPACE_ID = re.compile(
+    r"^/subscriptions/(?P<subscription>[\w\-]+)/resourceGroups/(?P<resource_group>[\w\-.()]+)"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[A-Za-z0-9][\w\-]{1,32})$",
+    re.IGNORECASE,
+)
+
+
+def _env(name: str, *fallbacks: str) -> AliasChoices:
+    """The field's own name (for code and command line), RUNMIRROR_*, then MLflow's or Azure's name."""
+    return AliasChoices(name, f"RUNMIRROR_{name.upper()}", *fallbacks)
+
+
+class Settings(BaseSettings):
+    """What one process of runmirror is told; README has the same table."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNMIRROR_", frozen=True, extra="ignore")
+
+    database_url: str | None = Field(
+        None,
+        validation_alias=_env("database_url", "MLFLOW_BACKEND_STORE_URI"),
+        description="`postgresql://…`; without it a private Postgres runs in the data directory",
+    )
+    data_dir: Path = Field(Path("runmirror-data"), description="embedded Postgres and local artifacts")
+    artifacts_destination: str | None = Field(
+        None,
+        validation_alias=_env("artifacts_destination", "MLFLOW_ARTIFACTS_DESTINATION"),
+        description="a folder, or `wasbs://container@account.blob.core.windows.net/path`",
+    )
+    azure_storage_connection_string: SecretStr | None = Field(
+        None,
+        validation_alias=_env("azure_storage_connection_string", "AZURE_STORAGE_CONNECTION_STRING"),
+        description="credentials of the blob store; without it `DefaultAzureCredential`",
+    )
+    host: str = Field("127.0.0.1", validation_alias=_env("host", "MLFLOW_HOST"), description="address to listen on")
+    port: int = Field(
+        5000, ge=0, le=65535, validation_alias=_env("port", "MLFLOW_PORT"), description="port to listen on"
+    )
+    workers: int = Field(1, ge=1, validation_alias=_env("workers", "MLFLOW_WORKERS"), description="API processes")
+    auth: Literal["none"] = Field("none", description="who may call: `none` means everybody who reaches the port")
+    insecure_no_auth: bool = Field(False, description="allow `none` on an address other than loopback")
+    db_pool_size: int = Field(10, ge=1, description="database connections of one process")
+    db_pool_timeout: timedelta = Field(
+        timedelta(seconds=10), description="how long a request waits for a connection before it is answered 429"
+    )
+    max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
+
+    azureml_workspace: str | None = Field(
+        None, description="ARM id of the workspace, or the path of its `config.json`; without it: see `runmirror link`"
+    )
+    azureml_arm_endpoint: str = Field("https://management.azure.com", description="Azure Resource Manager")
+    azureml_tracking_uri: str | None = Field(
+        None, description="`azureml://…` of the workspace; skips Resource Manager and discovery"
+    )
+
+    ca_bundle: str | None = Field(
+        None,
+        validation_alias=_env("ca_bundle", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+        description="PEM file of the authorities that outgoing TLS trusts; without it those of the system",
+    )
+
+    mirror: bool = Field(True, description="`serve` runs a worker too")
+    mirror_source: str = Field(
+        "runmirror", description="tag `runmirror.source` on runs in the workspace, e.g. the address of this server"
+    )
+    mirror_concurrency: int = Field(4, ge=1, le=64, description="runs one worker mirrors at once")
+    mirror_artifact_concurrency: int = Field(4, ge=1, le=64, description="files of one run copied at once")
+    mirror_metrics_per_request: int = Field(200, ge=1, le=1000, description="points in one log-batch to Azure")
+    mirror_params_per_request: int = Field(100, ge=1, le=100, description="params in one log-batch to Azure")
+    mirror_tags_per_request: int = Field(100, ge=1, le=100, description="tags in one log-batch to Azure")
+    mirror_artifacts_per_request: int = Field(50, ge=1, le=100, description="files registered in one request")
+    mirror_page_rows: int = Field(5000, ge=2000, description="changes of a run read at once")
+    mirror_debounce: timedelta = Field(
+        timedelta(seconds=1), description="how long writes of a run are gathered before they are mirrored"
+    )
+    mirror_poll: timedelta = Field(timedelta(seconds=5), description="how often to look for work when nobody calls")
+    mirror_lease: timedelta = Field(
+        timedelta(minutes=2), description="how long a worker may hold a run without progress"
+    )
+    mirror_timeout: timedelta = Field(timedelta(seconds=60), description="longest wait for one answer of Azure")
+    mirror_backoff_max: timedelta = Field(timedelta(minutes=1), description="longest pause after a failure")
+    mirror_settle: timedelta = Field(
+        timedelta(seconds=5),
+        description="pause before Azure is asked what became of a request without an answer (its reads lag its writes)",
+    )
+
+    @field_validator("azureml_workspace")
+    @classmethod
+    def _workspace_is_an_arm_id(cls, value: str | None) -> str | None:
+        return None if not value else workspace_id(value)
+
+    @model_validator(mode="after")
+    def _lease_outlives_a_call(self) -> Self:
+        if self.mirror_lease <= self.mirror_timeout:
+            raise ValueError("RUNMIRROR_MIRROR_LEASE must be longer than RUNMIRROR_MIRROR_TIMEOUT")
+        return self
+
+    @model_validator(mode="after")
+    def _open_only_on_loopback(self) -> Self:
+        if self.auth == "none" and self.host not in {"127.0.0.1", "::1", "localhost"} and not self.insecure_no_auth:
+            raise ValueError(
+                f"refusing to listen on {self.host} without authentication: bind 127.0.0.1, or say "
+                "--insecure-no-auth (RUNMIRROR_INSECURE_NO_AUTH=true) if something in front of the server authenticates"
+            )
+        return self
+
+    @property
+    def artifact_root(self) -> str:
+        """Where artifact bytes live: a folder or a `wasbs://` address."""
+        return self.artifacts_destination or str(self.data_dir / "artifacts")
+
+
+def workspace_id(value: str) -> str:
+    """The ARM id that `value` is, or that the workspace's `config.json` at this path describes.
+
+    Raises `ValueError` when it is neither.
+    """
+    arm_id = value.rstrip("/") if value.startswith("/subscriptions/") else _arm_id_of_config(Path(value))
+    if not WORKSPACE_ID.match(arm_id):
+        raise ValueError(
+            f"{arm_id!r} is not the ARM id of an Azure ML workspace: expected /subscriptions/…/resourceGroups/…"
+            "/providers/Microsoft.MachineLearningServices/workspaces/…"
+        )
+    return arm_id
+
+
+def _arm_id_of_config(path: Path) -> str:
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return (
+            f"/subscriptions/{config['subscription_id']}/resourceGroups/{config['resource_group']}"
+            f"/providers/Microsoft.MachineLearningServices/workspaces/{config['workspace_name']}"
+        )
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} is neither an ARM id (/subscriptions/…) nor a readable config.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} lacks subscription_id, resource_group or workspace_name") from error

