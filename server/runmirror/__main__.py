@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ def serve(**flags: Any) -> None:
     from runmirror.supervisor import worker_process
 
     settings = read_settings(flags)
+    _end_in_order()
     with _database(settings) as url:
         _migrate(url)
         environment = settings_environment(flags, url)
@@ -144,14 +146,24 @@ def read_settings(flags: dict[str, Any]) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        problems = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
-        raise click.ClickException(problems) from error
+        raise click.ClickException("; ".join(_say(problem) for problem in error.errors())) from error
+
+
+def _say(problem: Any) -> str:
+    setting = "".join(f"{place}: " for place in problem["loc"][:1])
+    return setting + str(problem["msg"]).removeprefix("Value error, ")
 
 
 def settings_environment(flags: dict[str, Any], database_url: str) -> dict[str, str]:
     """The given flags as RUNMIRROR_* variables, for the processes that `serve` starts."""
     given = {**{name: value for name, value in flags.items() if value is not None}, "database_url": database_url}
     return {f"RUNMIRROR_{name.upper()}": str(value) for name, value in given.items()}
+
+
+def _end_in_order() -> None:
+    """uvicorn raises the signal that stopped it once more; let it unwind us, so that what we started is stopped too."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 @contextlib.contextmanager

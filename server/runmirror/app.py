@@ -22,6 +22,7 @@ from runmirror.experiments import routes as experiment_routes
 from runmirror.logged_models import routes as logged_model_routes
 from runmirror.mirror import routes as mirror_routes
 from runmirror.routing import check_permissions
+from runmirror.runs import inputs_routes
 from runmirror.runs import routes as run_routes
 from runmirror.settings import Settings
 from runmirror.wire import missing
@@ -42,9 +43,14 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             await app.state.artifacts.close()
             await app.state.engine.dispose()
 
-    app = FastAPI(title="runmirror", version=__version__, lifespan=lifespan, docs_url="/api/docs", redoc_url=None)
+    app = FastAPI(
+        title="runmirror", version=__version__, lifespan=lifespan, openapi_url="/api/runmirror/v1/openapi.json",
+        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
+    )  # fmt: skip
     app.state.settings = settings
-    for module in (probes, experiment_routes, run_routes, logged_model_routes, artifact_routes, mirror_routes):
+    for module in (
+        probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, mirror_routes,
+    ):  # fmt: skip
         app.include_router(module.router)
     check_permissions(app)
     _answer_errors(app)

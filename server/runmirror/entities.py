@@ -1,7 +1,7 @@
 """What a write consists of, in MLflow's words: frozen values, free of wire and storage."""
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class RunStatus(StrEnum):
@@ -25,6 +25,13 @@ class ViewType(StrEnum):
     ACTIVE_ONLY = "ACTIVE_ONLY"
     DELETED_ONLY = "DELETED_ONLY"
     ALL = "ALL"
+
+
+class LoggedModelStatus(IntEnum):
+    UNSPECIFIED = 0
+    PENDING = 1
+    READY = 2
+    FAILED = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ MLflow serves every endpoint under `/api` (clients) and `/ajax-api` (its UI). A 
 stops the start of the server: see `check_permissions`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -53,8 +53,13 @@ def mlflow_route(
     return route(router, method, f"/api/{version}/mlflow{path}", permission=permission, twins=True, **options)
 
 
+def routes_of(app: FastAPI) -> Iterator[RouteContext]:
+    """Every API route of the app, those of included routers too."""
+    return (context for context in iter_route_contexts(app.routes) if isinstance(context.original_route, APIRoute))
+
+
 def check_permissions(app: FastAPI) -> None:
-    """Deny by default: raise when any route of ours does not say who may call it."""
-    for candidate in app.routes:
-        if isinstance(candidate, APIRoute) and "x-permission" not in (candidate.openapi_extra or {}):
-            raise RuntimeError(f"route {candidate.path} declares no permission")
+    """Deny by default: raise when any route does not say who may call it."""
+    for context in routes_of(app):
+        if "x-permission" not in (context.openapi_extra or {}):
+            raise RuntimeError(f"route {context.path} declares no permission")

@@ -4,9 +4,9 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 WORKSPACE_ID = re.compile(
@@ -14,6 +14,14 @@ WORKSPACE_ID = re.compile(
     r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[A-Za-z0-9][\w\-]{1,32})$",
     re.IGNORECASE,
 )
+
+
+def _seconds(value: object) -> object:
+    """Plain numbers are seconds, also as text from the environment."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
 def _env(name: str, *fallbacks: str) -> AliasChoices:
@@ -50,7 +58,7 @@ class Settings(BaseSettings):
     auth: Literal["none"] = Field("none", description="who may call: `none` means everybody who reaches the port")
     insecure_no_auth: bool = Field(False, description="allow `none` on an address other than loopback")
     db_pool_size: int = Field(10, ge=1, description="database connections of one process")
-    db_pool_timeout: timedelta = Field(
+    db_pool_timeout: Duration = Field(
         timedelta(seconds=10), description="how long a request waits for a connection before it is answered 429"
     )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
@@ -80,16 +88,16 @@ class Settings(BaseSettings):
     mirror_tags_per_request: int = Field(100, ge=1, le=100, description="tags in one log-batch to Azure")
     mirror_artifacts_per_request: int = Field(50, ge=1, le=100, description="files registered in one request")
     mirror_page_rows: int = Field(5000, ge=2000, description="changes of a run read at once")
-    mirror_debounce: timedelta = Field(
+    mirror_debounce: Duration = Field(
         timedelta(seconds=1), description="how long writes of a run are gathered before they are mirrored"
     )
-    mirror_poll: timedelta = Field(timedelta(seconds=5), description="how often to look for work when nobody calls")
-    mirror_lease: timedelta = Field(
+    mirror_poll: Duration = Field(timedelta(seconds=5), description="how often to look for work when nobody calls")
+    mirror_lease: Duration = Field(
         timedelta(minutes=2), description="how long a worker may hold a run without progress"
     )
-    mirror_timeout: timedelta = Field(timedelta(seconds=60), description="longest wait for one answer of Azure")
-    mirror_backoff_max: timedelta = Field(timedelta(minutes=1), description="longest pause after a failure")
-    mirror_settle: timedelta = Field(
+    mirror_timeout: Duration = Field(timedelta(seconds=60), description="longest wait for one answer of Azure")
+    mirror_backoff_max: Duration = Field(timedelta(minutes=1), description="longest pause after a failure")
+    mirror_settle: Duration = Field(
         timedelta(seconds=5),
         description="pause before Azure is asked what became of a request without an answer (its reads lag its writes)",
     )

@@ -1,0 +1,90 @@
+"""Rules that are worth stating and cheap to check."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from runmirror.app import create_app
+from runmirror.routing import check_permissions, routes_of
+from runmirror.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "server" / "runmirror"
+EMULATOR = REPOSITORY / "server" / "azureml_emulator"
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def importers(folder: Path, *names: str) -> Iterator[str]:
+    for file in sorted(folder.rglob("*.py")):
+        if any(name == wanted or name.startswith(wanted + ".") for name in imports(file) for wanted in names):
+            yield str(file.relative_to(folder))
+
+
+def test_product_and_emulator_do_not_know_each_other() -> None:
+    assert list(importers(PACKAGE, "azureml_emulator")) == []
+    assert list(importers(EMULATOR, "runmirror")) == []
+
+
+def test_only_blob_speaks_to_azure_storage_and_only_the_mirror_to_azure_identity() -> None:
+    assert list(importers(PACKAGE, "azure.storage")) == ["artifacts/blob.py"]
+    allowed = {"artifacts/blob.py"}
+    strays = {file for file in importers(PACKAGE, "azure.identity", "azure.core") if not file.startswith("mirror/")}
+    assert strays <= allowed
+
+
+def test_server_and_worker_never_import_unpickle_or_unpack_an_artifact() -> None:
+    """The demo is a client: it trains and logs a model, so it may use what clients use."""
+    dangerous = importers(
+        PACKAGE, "pickle", "cloudpickle", "joblib", "tarfile", "zipfile", "shelve", "marshal", "yaml", "mlflow"
+    )
+    assert [file for file in dangerous if not file.startswith("demo/")] == []
+
+
+def test_entities_errors_and_settings_import_nothing_of_ours() -> None:
+    for name in ("entities.py", "errors.py", "settings.py"):
+        assert not any(module.startswith("runmirror") for module in imports(PACKAGE / name)), name
+
+
+def test_a_route_without_a_permission_stops_the_start() -> None:
+    router = APIRouter()
+
+    @router.get("/open-door")
+    async def open_door() -> str:
+        return "come in"
+
+    app = FastAPI()
+    app.include_router(router)
+    with pytest.raises(RuntimeError, match="/open-door declares no permission"):
+        check_permissions(app)
+
+
+def test_every_mlflow_route_has_its_ajax_twin(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path), "postgresql://nowhere/none")
+    paths = {context.path for context in routes_of(app)}
+    served = {path for path in paths if path.startswith(("/api/2.0/", "/api/3.0/"))}
+    assert served
+    assert {path.replace("/api/", "/ajax-api/", 1) for path in served} <= paths
+
+
+def test_every_setting_stands_in_the_readme_with_its_environment_name() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    names = {f"RUNMIRROR_{name.upper()}" for name in Settings.model_fields if not name.startswith("azure_storage")}
+    assert {name for name in names if f"`{name}`" not in readme} == set()
+
+
+def test_the_server_does_not_listen_beyond_loopback_without_authentication() -> None:
+    with pytest.raises(ValueError, match="refusing to listen"):
+        Settings(host="0.0.0.0")
+    assert Settings(host="0.0.0.0", insecure_no_auth=True).host == "0.0.0.0"
