@@ -109,12 +109,15 @@ def link(workspace: str, **flags: Any) -> None:
     Everything logged so far is mirrored too. Credentials are found as azure-identity finds them: environment,
     workload identity, managed identity, Azure CLI.
     """
-    from runmirror.mirror.link import link_workspace
+    from runmirror.mirror.commands import LinkFailedError, link_workspace
 
     settings = read_settings({**flags, "azureml_workspace": workspace})
     with _database(settings) as url:
         _migrate(url)
-        asyncio.run(link_workspace(settings, url, report=click.echo))
+        try:
+            asyncio.run(link_workspace(settings, url, report=click.echo))
+        except LinkFailedError as error:
+            raise click.ClickException(str(error)) from error
 
 
 @main.command()
@@ -123,10 +126,12 @@ def link(workspace: str, **flags: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def status(*, as_json: bool, **flags: Any) -> None:
     """Show the linked workspace, what is behind, and why."""
-    from runmirror.mirror.status import describe, read_status
+    from runmirror.mirror.commands import describe, read_status
 
-    with _database(read_settings(flags)) as url:
-        current = asyncio.run(read_status(url))
+    settings = read_settings(flags)
+    with _database(settings) as url:
+        _migrate(url)
+        current = asyncio.run(read_status(settings, url))
     click.echo(json.dumps(current.model_dump(mode="json")) if as_json else describe(current))
 
 
