@@ -1,0 +1,88 @@
+"""What a store of artifact bytes can do; `local.py` and `blob.py` do it, and nothing here knows of HTTP."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a store holds at a path: its size, and the MD5 of its bytes in hex."""
+
+    size_bytes: int
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One version of a file; `etag` is quoted, as HTTP writes it, and differs between versions."""
+
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One version of a file being read. `size_bytes` is the whole file's; `stream` yields the bytes asked for.
+
+    The stream keeps to the version it was opened with; close it (`aclose`) when it is not read to its end.
+    """
+
+    size_bytes: int
+    etag: str
+    stream: AsyncIterator[bytes]
+
+    async def aclose(self) -> None:
+        close = getattr(self.stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a folder in a listing; `path` is the whole store path, `size_bytes` None for a folder."""
+
+    path: str
+    is_dir: bool
+    size_bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+class Store(Protocol):
+    """A place for bytes. Every `path` has passed `safe_path`; memory use does not depend on the size of a file."""
+
+    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
+        """Store the chunks as one file, replacing what is there: all of it becomes visible, or nothing.
+
+        Raises `InvalidParameter` when a folder is there, `Busy` when it must be sent again, `Unavailable`.
+        """
+        ...
+
+    async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
+        """Open bytes `start` up to, not including, `end`. Raises `ArtifactNotFound`, or `InvalidParameter` (folder)."""
+        ...
+
+    async def stat(self, path: str) -> Stat:
+        """Raises as `read` does."""
+        ...
+
+    async def digest(self, path: str) -> Written | None:
+        """What is stored at `path` now; None when no file is there. May have to read the file."""
+        ...
+
+    async def list(self, path: str) -> Sequence[Entry]:
+        """What lies directly in the folder `path` ("" is the top), by name; nothing for a file or a missing folder."""
+        ...
+
+    async def delete(self, path: str) -> Sequence[str]:
+        """Remove a file, or a folder and all in it; returns the store paths of the removed files."""
+        ...
+
+    async def problem(self) -> str | None:
+        """Why the store cannot be used now, in words for the operator; None when it can."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,250 @@
+"""Artifacts in a folder.
+
+    .uploads/<uuid>  ──fsync, rename──▶  <path>          an upload that broke off is removed, or a day later
+    <folder>         ──rename──▶  .uploads/<uuid>        a folder vanishes at once, then file by file
+
+The unfinished file is the only copy of the bytes, and on the same file system as its place.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from runmirror.artifacts.files import Entry, Opened, Stat, Written
+from runmirror.artifacts.safe_path import RESERVED
+from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
+LEFTOVER_AGE_S = 24 * 3600
+_MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
+
+
+class LocalStore:
+    """A `Store` over the folder `root`, which every process that serves it must see at the same place."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.uploads = self.root / RESERVED
+
+    def prepare(self) -> None:
+        """Make the folder and clear what broken uploads of the past left; `problem` tells when that fails."""
+        try:
+            self.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
+            oldest = time.time() - LEFTOVER_AGE_S
+            for leftover in self.uploads.iterdir():
+                if leftover.lstat().st_mtime < oldest:
+                    _remove(leftover)
+        except OSError as error:
+            log.warning("cannot prepare the artifact folder %s: %s", self.root, error.strerror)
+
+    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
+        with _told(path):
+            upload = await asyncio.to_thread(_Upload, self.uploads / uuid4().hex)
+            try:
+                pending = bytearray()
+                async for chunk in chunks:
+                    pending += chunk
+                    if len(pending) >= CHUNK_BYTES:
+                        await asyncio.to_thread(upload.append, pending)
+                        pending = bytearray()
+                await asyncio.to_thread(upload.append, pending)
+                return await asyncio.to_thread(self._publish, upload, path)
+            finally:
+                upload.discard()
+
+    async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
+        with _told(path):
+            file, stat = await asyncio.to_thread(self._open, path)
+        return Opened(stat.size_bytes, stat.etag, _Chunks(file, start, stat.size_bytes if end is None else end))
+
+    async def stat(self, path: str) -> Stat:
+        with _told(path):
+            return await asyncio.to_thread(self._stat, path)
+
+    async def digest(self, path: str) -> Written | None:
+        with _told(path):
+            try:
+                return await asyncio.to_thread(self._digest, path)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    async def list(self, path: str) -> Sequence[Entry]:
+        with _told(path):
+            return await asyncio.to_thread(self._list, path)
+
+    async def delete(self, path: str) -> Sequence[str]:
+        with _told(path):
+            return await asyncio.to_thread(self._delete, path)
+
+    async def problem(self) -> str | None:
+        usable = await asyncio.to_thread(os.access, self.uploads, os.R_OK | os.W_OK | os.X_OK)
+        return None if usable else f"the artifact folder {self.root} is missing or not writable"
+
+    async def close(self) -> None: ...
+
+    def _inside(self, path: str) -> Path:
+        """The place of `path`. `safe_path` keeps it below the root by name; here no symbolic link leads out of it."""
+        place = self.root / path
+        if not place.resolve().is_relative_to(self.root):
+            raise InvalidParameter("Invalid path: it leads out of the artifact folder")
+        return place
+
+    def _publish(self, upload: "_Upload", path: str) -> Written:
+        return upload.publish(self._inside(path))
+
+    def _open(self, path: str) -> tuple[BinaryIO, Stat]:
+        file = self._inside(path).open("rb", buffering=0)
+        return file, _stat_of(os.fstat(file.fileno()))
+
+    def _stat(self, path: str) -> Stat:
+        place = self._inside(path)
+        if place.is_dir():
+            raise IsADirectoryError
+        return _stat_of(place.stat())
+
+    def _digest(self, path: str) -> Written:
+        with self._inside(path).open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return Written(os.fstat(file.fileno()).st_size, md5)
+
+    def _list(self, path: str) -> Sequence[Entry]:
+        folder = self._inside(path)
+        prefix = f"{path}/" if path else ""
+        entries = []
+        try:
+            for found in os.scandir(folder):
+                if found.path == str(self.uploads):
+                    continue
+                with suppress(FileNotFoundError):  # deleted while we look
+                    is_dir = found.is_dir()
+                    entries.append(Entry(prefix + found.name, is_dir, None if is_dir else found.stat().st_size))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def _delete(self, path: str) -> Sequence[str]:
+        grave = self.uploads / uuid4().hex
+        try:
+            self._inside(path).rename(grave)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        removed = [path] if not grave.is_dir() or grave.is_symlink() else list(_files_in(grave, path))
+        _remove(grave)
+        return removed
+
+
+class _Upload:
+    """A file that nobody sees until it is published. Its methods block; `discard` after `publish` does nothing."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.size_bytes = 0
+        # Buffered, because its lock makes `discard` wait for an `append` whose task was cancelled.
+        self.file = place.open("xb")
+
+    def append(self, data: bytearray) -> None:
+        self.file.write(data)
+        self.md5.update(data)
+        self.size_bytes += len(data)
+
+    def publish(self, target: Path) -> Written:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        for attempt in range(_MKDIR_ATTEMPTS):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.place.replace(target)
+                break
+            except NotADirectoryError as error:
+                raise FileExistsError from error
+            except FileNotFoundError:
+                if attempt + 1 == _MKDIR_ATTEMPTS:
+                    raise
+        _fsync_folder(target.parent)
+        return Written(self.size_bytes, self.md5.hexdigest())
+
+    def discard(self) -> None:
+        self.file.close()
+        self.place.unlink(missing_ok=True)
+
+
+class _Chunks:
+    """The bytes of an open file from `start` up to `end`; the file is closed at the end, or by `aclose`."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self.file = file
+        self.at = start
+        self.end = end
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        wanted = min(CHUNK_BYTES, self.end - self.at)
+        data = await asyncio.to_thread(self._read, wanted) if wanted > 0 else b""
+        if not data:
+            await self.aclose()
+            raise StopAsyncIteration
+        self.at += len(data)
+        return data
+
+    async def aclose(self) -> None:
+        self.file.close()
+
+    def _read(self, wanted: int) -> bytes:
+        return os.pread(self.file.fileno(), wanted, self.at)
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Say what the file system said in the tree of errors."""
+    try:
+        yield
+    except IsADirectoryError as error:
+        raise InvalidParameter(f"Artifact path refers to a directory, not a file: '{path}'") from error
+    except FileExistsError as error:
+        raise InvalidParameter(f"A part of the path is a file, not a directory: '{path}'") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactNotFound(path) from error
+    except OSError as error:
+        raise Unavailable(f"The artifact folder cannot be used: {error.strerror}.") from error
+
+
+def _stat_of(stat: os.stat_result) -> Stat:
+    return Stat(stat.st_size, f'"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"')
+
+
+def _files_in(folder: Path, named: str) -> Iterator[str]:
+    for where, _, names in os.walk(folder):
+        below = Path(where).relative_to(folder).as_posix()
+        for name in names:
+            yield f"{named}/{name}" if below == "." else f"{named}/{below}/{name}"
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make the rename last through a power cut; not every file system lets a folder be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,120 @@
+"""Uploads and deletions below the root of a run or logged model, recorded as changes of the run.
+
+No connection is held while bytes travel, and none while the store thinks, so store and database cannot change at once.
+Instead a record is optimistic: whoever changes a file notes the seq of its row before, changes the store, then records
+only if the row still has that seq. If somebody recorded in between, what lies in the store now may not be ours, so it
+is asked and the record tried again on top of theirs. The last to record has then looked at the store after every
+change but those still to be recorded, so row and bytes agree once all are. A crash in between leaves bytes that were
+never acknowledged; a repeated upload records them.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runmirror.artifacts import queries
+from runmirror.artifacts.files import Store, Written
+from runmirror.artifacts.places import Place, ids_in, path_of, place_below, roots_below
+from runmirror.errors import Busy, InvalidParameter, RunNotFound
+from runmirror.runs import writes
+
+Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+
+MAX_RECORD_ATTEMPTS = 100  # each failure means that somebody else's record went in
+
+
+class Artifacts:
+    """The store, and the two ways to the database for as long as one step needs them."""
+
+    def __init__(self, store: Store, *, reading: Connect, writing: Connect) -> None:
+        self.store = store
+        self.reading = reading
+        self.writing = writing
+
+    async def upload(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store a file and record it; one that lies below no run is only stored, as MLflow does."""
+        run_ids, model_ids = ids_in(path)
+        async with self.reading() as connection:
+            roots = await queries.roots(connection, run_ids, model_ids) if run_ids or model_ids else []
+            place = place_below(roots, path)
+            if (place is not None and not place.path) or roots_below(roots, path):
+                raise InvalidParameter(f"Artifact path refers to a directory, not a file: '{path}'")
+            if place is None and await queries.holds_experiment(connection, path):
+                raise InvalidParameter(f"Artifact path refers to a directory, not a file: '{path}'")
+            recorded = place is not None and place.root.run_id is not None
+            expected = await queries.seq_of(connection, place) if place and recorded else queries.NEVER
+        written = await self.store.write(path, chunks)
+        if place and recorded:
+            await self._record(place, written, expected)
+
+    async def delete(self, path: str) -> None:
+        """Remove a file or folder from the store and mark what is recorded of it as deleted."""
+        run_ids, model_ids = ids_in(path)
+        async with self.reading() as connection:
+            roots = await queries.roots(connection, run_ids, model_ids) if run_ids or model_ids else []
+            places = [Place(root, "") for root in roots_below(roots, path)]
+            if around := place_below(roots, path):
+                places.append(around)
+            if not places and await queries.holds_experiment(connection, path):
+                raise InvalidParameter("This folder holds the artifacts of an experiment: delete them run by run.")
+            places = [place for place in places if place.root.run_id is not None]
+            upto = [await queries.run_seq(connection, _run_id(place)) for place in places]
+        removed = await self.store.delete(path)
+        for place, seq in zip(places, upto, strict=True):
+            await self._record_deletion(place, removed, seq)
+
+    async def root_uri(self, run_id: str) -> str:
+        """The artifact root of a run, whatever its lifecycle stage. Raises `RunNotFound`."""
+        async with self.reading() as connection:
+            uri = await queries.artifact_uri(connection, writes.parse_run_id(run_id))
+        if uri is None:
+            raise RunNotFound(run_id)
+        return uri
+
+    async def path_in_run(self, run_id: str, path: str) -> str:
+        """The store path of `path` ("" for the root) below a run's artifact root."""
+        root = path_of(await self.root_uri(run_id))
+        return f"{root}/{path}" if path else root
+
+    async def _record(self, place: Place, held: Written | None, expected: int) -> None:
+        for _ in range(MAX_RECORD_ATTEMPTS):
+            try:
+                async with self.writing() as connection:
+                    write = await writes.begin(connection, _run_id(place), stage=None)
+                    if await queries.record(connection, place, held, expected=expected, seq=write.seq):
+                        return
+                    raise _Overtaken(await queries.seq_of(connection, place))  # rolls the new seq back
+            except _Overtaken as overtaken:
+                expected = overtaken.seq
+            held = await self.store.digest(place.store_path)
+        raise Busy("This file is being written by too many at once; send it again.")
+
+    async def _record_deletion(self, place: Place, removed: Sequence[str], upto: int) -> None:
+        prefix = place.root.path + "/"
+        below = [path.removeprefix(prefix) for path in removed if path.startswith(prefix)]
+        if not below:
+            async with self.reading() as connection:
+                if not await queries.has_files(connection, place):
+                    return
+        async with self.writing() as connection:
+            write = await writes.begin(connection, _run_id(place), stage=None)
+            later = await queries.record_deletion(connection, place, below, upto=upto, seq=write.seq)
+        for path, seq in later:
+            overtaken = Place(place.root, path)
+            await self._record(overtaken, await self.store.digest(overtaken.store_path), seq)
+
+
+class _Overtaken(Exception):
+    """Somebody recorded the same file in between; `seq` is their record's."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(seq)
+        self.seq = seq
+
+
+def _run_id(place: Place) -> UUID:
+    if place.root.run_id is None:
+        raise ValueError("only what a run made is recorded")
+    return place.root.run_id
