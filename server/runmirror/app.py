@@ -82,6 +82,8 @@ def _answer_errors(app: FastAPI) -> None:
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code in {404, 405}:
             return error_answer(EndpointNotFound(f"No endpoint {request.method} {request.url.path}"))
+        if error.status_code == 400:  # a body that is not even text
+            return error_answer(InvalidParameter(f"The request cannot be read: {error.detail}."))
         return error_answer(BadRequest(str(error.detail)), status=error.status_code)
 
     @app.exception_handler(Exception)
@@ -92,7 +94,8 @@ def _answer_errors(app: FastAPI) -> None:
 
 def _say(problem: dict[str, Any]) -> str:
     """One sentence about what a request got wrong, without repeating more than a little of it."""
-    where = [str(part) for part in problem["loc"] if part not in {"body", "query", "path"}]
+    _, *place = problem["loc"]  # the first part says body, query or path
+    where = [str(part) for part in place]
     if problem["type"] == "missing" and where:
         return missing(".".join(where))
     if problem["type"] == "json_invalid":

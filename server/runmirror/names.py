@@ -78,9 +78,7 @@ def check_batch_size(what: str, size: int, limit: int) -> None:
 
 
 def parse_experiment_id(experiment_id: str) -> int:
-    """The id as stored; MLflow reads an empty id as the default experiment's."""
-    if not experiment_id:
-        return 0
+    """The id as stored. Raises `InvalidParameter` for what cannot be one."""
     if not EXPERIMENT_ID.match(experiment_id) or int(experiment_id) >= 2**63:
         raise InvalidParameter(f"Invalid experiment ID '{experiment_id[:64]}'. Experiment ID must be a valid integer.")
     return int(experiment_id)

@@ -22,6 +22,7 @@ class ExperimentWire(Wire):
     last_update_time: int
     creation_time: int
     tags: list[TagWire] | None = None
+    workspace: str = "default"  # MLflow without workspaces calls its only one so
 
 
 class CreateExperiment(Wire):
@@ -46,7 +47,7 @@ class UpdateExperiment(ExperimentId):
     new_name: str = Field(min_length=1)
 
 
-class SetExperimentTag(ExperimentId, TagWire):
+class SetExperimentTag(TagWire, ExperimentId):
     """`{experiment_id, key, value}`"""
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Double, bindparam, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.errors import InvalidParameter, RunNotFound
+from runmirror.errors import InvalidParameter
 
 Place = tuple[int, int, float]
 """Where a page ended: `(timestamp_ms, step, value)` of its last point."""
@@ -35,13 +35,13 @@ _PAGE = text(f"""
     bindparam("limit", type_=BigInteger),
 )
 
-_RUN_EXISTS = text("SELECT 1 FROM runs WHERE run_id = :run_id")
-
 
 async def page(
     connection: AsyncConnection, run_id: UUID, key: str, *, max_results: int | None, page_token: str
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """Points `(timestamp_ms, step, value)` by time, then step, then value; all of them when `max_results` is None.
+
+    None for a run or a metric that does not exist, as in MLflow.
 
     Raises `InvalidParameter` for a bad page size or a token we did not give out.
     """
@@ -57,8 +57,6 @@ async def page(
         "after_timestamp_ms": timestamp_ms, "after_step": step, "after_rank": rank, "after_value": value,
     }  # fmt: skip
     rows = (await connection.execute(_PAGE, values)).all()
-    if not rows and await connection.scalar(_RUN_EXISTS, {"run_id": run_id}) is None:
-        raise RunNotFound(run_id.hex)
     if max_results is None or len(rows) <= max_results:
         return rows, None
     rows = rows[:max_results]

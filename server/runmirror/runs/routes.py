@@ -30,9 +30,10 @@ async def create_run(request: wire.CreateRun, connection: WriteConnection) -> wi
         user_id=request.user_id,
         run_name=request.run_name,
         start_time_ms=request.start_time,
-        tags=[tag.to_tag(f"tags[{i}].") for i, tag in enumerate(request.tags)],
+        tags=[tag.to_tag() for tag in request.tags],
     )
-    return wire.RunAnswer(run=(await _load(connection, [run_id]))[0])
+    [run] = await _load(connection, [run_id])
+    return wire.RunAnswer(run=run.model_copy(update={"outputs": None}))  # as MLflow answers
 
 
 @mlflow_route(router, "GET", "/runs/get", permission=Permission.READ)
@@ -134,7 +135,7 @@ async def get_history(request: Annotated[wire.GetHistory, Query()], connection: 
     )
     metrics = [
         wire.MetricOut.model_construct(key=request.metric_key, value=value, timestamp=timestamp_ms, step=step)
-        for timestamp_ms, step, value in points
+        for timestamp_ms, step, value in (tuple(point) for point in points)
     ]
     return wire.HistoryPage.model_construct(metrics=metrics or None, next_page_token=token)
 

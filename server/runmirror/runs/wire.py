@@ -55,12 +55,22 @@ class TagIn(Wire):
         return Tag(self.key, names.cut(self.value, names.MAX_TAG_VALUE_LENGTH))
 
 
+class NewRunTag(Wire):
+    """A tag given at creation: MLflow looks at neither its name nor the length of its value there."""
+
+    key: str = Field(max_length=names.MAX_KEY_LENGTH)
+    value: str = ""
+
+    def to_tag(self) -> Tag:
+        return Tag(self.key, self.value)
+
+
 class CreateRun(Wire):
-    experiment_id: str = ""
+    experiment_id: str = Field(min_length=1)
     user_id: str = ""
     run_name: str = ""
     start_time: Int64 = 0
-    tags: list[TagIn] = []
+    tags: list[NewRunTag] = []
 
 
 class GetRun(RunIdWire):

@@ -1,0 +1,58 @@
+"""MLflow's own server, the specification we are compared with, as a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from tests.server import clean_environment, free_port
+
+START_DEADLINE_S = 90.0  # some 9 s on an idle machine
+STOP_DEADLINE_S = 10.0
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """`mlflow server` of the pinned wheel over SQLite and a folder; yields its address."""
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    environment = clean_environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    log = folder / "server.log"
+    with log.open("wb") as sink:
+        child = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_healthy(child, f"{url}/health", log)
+        yield url
+    finally:
+        _end_group(child)
+
+
+def _wait_until_healthy(child: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + START_DEADLINE_S
+    while time.monotonic() < deadline and child.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(address, timeout=2.0, trust_env=False).status_code == 200:
+                return
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(0.1)  # the pause between two looks, cut short when the child ends
+    raise AssertionError(f"{address} did not come up (exit code {child.poll()}):\n{log.read_text()[-4000:]}")
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """End the server and the workers it started: by SIGTERM, then whatever is left by SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(STOP_DEADLINE_S)
