@@ -1,9 +1,12 @@
-"""A ceiling for JSON bodies, before anything parses them. Artifact uploads stream and have none."""
+"""A ceiling for JSON bodies, before anything parses them. Artifact uploads stream and have none.
+
+FastAPI's own limit answers in plain text; clients of MLflow read JSON.
+"""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runmirror.answers import error_answer
-from runmirror.errors import InvalidParameter
+from runmirror.errors import BodyTooLong
 
 _STREAMED = "/mlflow-artifacts/artifacts"
 
@@ -21,7 +24,7 @@ class BodyLimit:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self.limit_bytes:
-            await self._refuse(scope, receive, send)
+            await error_answer(BodyTooLong(self.limit_bytes))(scope, receive, send)
             return
         received = 0
 
@@ -30,13 +33,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.limit_bytes:
-                raise self._error()
+                raise BodyTooLong(self.limit_bytes)
             return message
 
         await self.app(scope, counted, send)
-
-    def _error(self) -> InvalidParameter:
-        return InvalidParameter(f"The request body is longer than {self.limit_bytes} bytes (RUNMIRROR_MAX_BODY_BYTES).")
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await error_answer(self._error(), status=413)(scope, receive, send)

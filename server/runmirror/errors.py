@@ -20,6 +20,13 @@ class InvalidParameter(RunmirrorError):
     code, status = "INVALID_PARAMETER_VALUE", 400
 
 
+class BodyTooLong(InvalidParameter):
+    status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request body is longer than {limit_bytes} bytes (RUNMIRROR_MAX_BODY_BYTES).")
+
+
 class BadRequest(RunmirrorError):
     code, status = "BAD_REQUEST", 400
 

@@ -1,10 +1,15 @@
 """Runs over HTTP, on a real Postgres."""
 
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from asgi_lifespan import LifespanManager
+
+from runmirror.app import create_app
+from runmirror.settings import Settings
 
 API = "/api/2.0/mlflow"
 
@@ -190,3 +195,23 @@ async def test_a_tag_named_run_name_renames_the_run(client: httpx.AsyncClient) -
     run = await get(client, run_id)
     assert (run["info"]["run_name"], run["info"]["status"], run["info"]["end_time"]) == ("again", "FINISHED", 7)
     assert {"key": "mlflow.runName", "value": "again"} in run["data"]["tags"]
+
+
+async def test_a_json_body_that_is_too_long_is_refused_announced_or_not(settings: Settings) -> None:
+    assert settings.database_url is not None
+    app = create_app(settings.model_copy(update={"max_body_bytes": 2000}), settings.database_url)
+    body = b'{"run_id": "' + b"x" * 3000 + b'"}'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 500):
+            yield body[start : start + 500]
+
+    async with LifespanManager(app) as manager:
+        transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            for content in (body, chunks()):
+                headers = {"Content-Type": "application/json"}
+                answer = await client.post(f"{API}/runs/set-tag", content=content, headers=headers)
+                assert (answer.status_code, answer.json()["error_code"]) == (413, "INVALID_PARAMETER_VALUE")
+            path = "/api/2.0/mlflow-artifacts/artifacts/0/file.bin"
+            assert (await client.put(path, content=b"x" * 5000)).status_code == 200

@@ -5,17 +5,16 @@ import binascii
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Double, bindparam, text
-from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.errors import InvalidParameter
 
 Place = tuple[int, int, float]
-"""Where a page ended: `(timestamp_ms, step, value)` of its last point."""
+"""A point without its key, `(timestamp_ms, step, value)`; the last one of a page is where it ended."""
 
 _RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
 
@@ -38,7 +37,7 @@ _PAGE = text(f"""
 
 async def page(
     connection: AsyncConnection, run_id: UUID, key: str, *, max_results: int | None, page_token: str
-) -> tuple[Sequence[Row[Any]], str | None]:
+) -> tuple[Sequence[Place], str | None]:
     """Points `(timestamp_ms, step, value)` by time, then step, then value; all of them when `max_results` is None.
 
     None for a run or a metric that does not exist, as in MLflow.
@@ -56,15 +55,16 @@ async def page(
         "run_id": run_id, "key": key, "limit": None if max_results is None else max_results + 1,
         "after_timestamp_ms": timestamp_ms, "after_step": step, "after_rank": rank, "after_value": value,
     }  # fmt: skip
-    rows = (await connection.execute(_PAGE, values)).all()
+    rows = cast("Sequence[Place]", (await connection.execute(_PAGE, values)).all())
     if max_results is None or len(rows) <= max_results:
         return rows, None
     rows = rows[:max_results]
     return rows, _token(rows[-1])
 
 
-def _token(last: Row[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([last.timestamp_ms, last.step, repr(last.value)]).encode()).decode()
+def _token(last: Place) -> str:
+    timestamp_ms, step, value = last
+    return base64.urlsafe_b64encode(json.dumps([timestamp_ms, step, repr(value)]).encode()).decode()
 
 
 def _read_token(token: str) -> Place:

@@ -135,7 +135,7 @@ async def get_history(request: Annotated[wire.GetHistory, Query()], connection: 
     )
     metrics = [
         wire.MetricOut.model_construct(key=request.metric_key, value=value, timestamp=timestamp_ms, step=step)
-        for timestamp_ms, step, value in (tuple(point) for point in points)
+        for timestamp_ms, step, value in points
     ]
     return wire.HistoryPage.model_construct(metrics=metrics or None, next_page_token=token)
 

@@ -1,0 +1,138 @@
+"""One ASGI application for all emulated hosts: record, spoil on request, dispatch by host and path."""
+
+import re
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from azureml_emulator import arm, artifacts, blobs, discovery, entra, history, metrics, mlflow_routes, models
+from azureml_emulator.emulator import Emulator
+from azureml_emulator.errors import (
+    NotFound,
+    Unauthorized,
+    answer_arm,
+    answer_blob,
+    answer_camel,
+    answer_mlflow,
+    answer_models,
+    answer_oauth,
+)
+from azureml_emulator.service import Answer, RouteRow, build_service
+from azureml_emulator.spoil import spoil
+from azureml_emulator.tokens import ARM_AUDIENCES, DATA_AUDIENCES
+from azureml_emulator.workspace import ARM_HOST, LOGIN_HOST
+
+# ARM ids arrive in mixed case: portal links write "resourcegroups".
+SCOPED = re.compile(
+    r"/(?P<service>[a-z]+)/v[\d.]+"
+    r"(?P<scope>/subscriptions/[^/]+/resourcegroups/[^/]+/providers/microsoft\.machinelearningservices/workspaces/[^/]+)"
+    r"(?P<rest>/.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def build_hosts(emulator: Emulator) -> ASGIApp:
+    """Wire every service of every host."""
+    workspace = emulator.workspace
+    hosts: dict[str, ASGIApp] = {
+        LOGIN_HOST: build_service(emulator, entra.ROUTES, answer_oauth),
+        ARM_HOST: _build_arm(emulator),
+        workspace.blob_host: build_service(emulator, blobs.ROUTES, answer_blob),
+        workspace.api_host: _build_data_plane(emulator),
+    }
+    nowhere = build_service(emulator, [], answer_camel)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        await hosts.get(scope["emulator.recorded"].host, nowhere)(scope, receive, send)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "").split(":")[0].lower()
+        method, path = scope["method"], scope["path"]
+        # Queries of blob URLs are secrets, and no other query holds any.
+        query = "" if host == workspace.blob_host else scope["query_string"].decode("latin-1")
+        agent = headers.get(b"user-agent", "")
+        recorded = emulator.recorder.add(host, method, path, query=query, user_agent=agent)
+        scope["emulator.recorded"] = recorded
+
+        unread = True
+
+        async def take() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = bool(message.get("more_body"))
+            return message
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                recorded.status = message["status"]
+                # A client that is still sending would see a broken connection instead of the refusal.
+                while unread:
+                    await take()
+            await send(message)
+
+        fault = emulator.faults.take(host, method, path)
+        if fault is None:
+            await dispatch(scope, take, answer)
+        else:
+            recorded.fault = fault.kind
+            await spoil(fault, dispatch, scope, take, answer)
+
+    return serve
+
+
+def _build_arm(emulator: Emulator) -> ASGIApp:
+    app = build_service(emulator, arm.ROUTES, answer_arm)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        # The cloud's metadata is all that ARM tells without a token.
+        refusal = None if scope["path"] == arm.METADATA else _refusal(emulator, scope, ARM_AUDIENCES)
+        if refusal is not None:
+            await answer_arm(refusal)(scope, receive, send)
+            return
+        await app({**scope, "path": arm.canonical(scope["path"])}, receive, send)
+
+    return dispatch
+
+
+def _build_data_plane(emulator: Emulator) -> ASGIApp:
+    """The regional host: services share it by the first segment, and the workspace's ARM id follows."""
+    tables: dict[str, tuple[Sequence[RouteRow], Answer]] = {
+        "mlflow": (mlflow_routes.ROUTES, answer_mlflow),
+        "history": (history.ROUTES, answer_camel),
+        "artifact": (artifacts.ROUTES, answer_camel),
+        "metric": (metrics.ROUTES, answer_camel),
+        "modelmanagement": (models.ROUTES, answer_models),
+    }
+    services = {name: (build_service(emulator, *table), table[1]) for name, table in tables.items()}
+    unscoped = build_service(emulator, discovery.ROUTES, answer_camel)
+    ours = emulator.workspace.arm_id.lower()
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        match = SCOPED.fullmatch(scope["path"])
+        if match is None or match["service"].lower() not in services:
+            await unscoped(scope, receive, send)
+            return
+        # One gate stands before all services, so that even MLflow's callers get no error_code from it.
+        refusal = _refusal(emulator, scope, DATA_AUDIENCES)
+        if refusal is not None:
+            await answer_camel(refusal)(scope, receive, send)
+            return
+        app, answer = services[match["service"].lower()]
+        if match["scope"].lower() != ours:
+            await answer(NotFound(f"Workspace not found: {match['scope']}"))(scope, receive, send)
+            return
+        path = match["rest"] or "/"
+        await app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+    return dispatch
+
+
+def _refusal(emulator: Emulator, scope: Scope, audiences: frozenset[str]) -> Unauthorized | None:
+    """Why a request's token is not good enough, if it is not."""
+    try:
+        emulator.issuer.check(Headers(scope=scope).get("authorization", ""), audiences)
+    except Unauthorized as refusal:
+        return refusal
+    return None

@@ -1,0 +1,77 @@
+"""The CONNECT proxy: the emulated names lead to the emulator, every other name is refused."""
+
+import asyncio
+import contextlib
+
+from azureml_emulator.recorder import Recorder
+
+HEAD_LIMIT = 64 * 1024
+CHUNK = 256 * 1024
+HTTPS = 443
+
+
+class Proxy:
+    """Tunnels to the emulator's TLS port."""
+
+    def __init__(self, hosts: tuple[str, ...], tls_port: int, recorder: Recorder) -> None:
+        self.hosts = frozenset(hosts)
+        self.tls_port = tls_port
+        self.recorder = recorder
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client connection."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, target = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")[:2]
+            host, _, port = target.rpartition(":")
+            if method == "CONNECT" and host.lower() in self.hosts and port == str(HTTPS):
+                await self._tunnel(reader, writer)
+            else:
+                await self._refuse(writer, method, target)
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # a client that left, or that speaks no HTTP: there is nobody to tell
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _refuse(self, writer: asyncio.StreamWriter, method: str, target: str) -> None:
+        shown = target.partition("?")[0]
+        recorded = self.recorder.add(shown, method, "")
+        recorded.status, recorded.refused = 403, True
+        body = f"The Azure ML emulator does not lead to {shown}\n".encode()
+        head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+        writer.write(head.encode("latin-1") + b"Connection: close\r\n\r\n" + body)
+        await writer.drain()
+
+    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.tls_port, limit=CHUNK)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            pumps = {
+                asyncio.ensure_future(_pump(reader, inner_writer)),
+                asyncio.ensure_future(_pump(inner_reader, writer)),
+            }
+            # HTTP/1.1 over TLS has no use for half a connection: when one side ends, so does the other.
+            _, unfinished = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for pump in unfinished:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+        finally:
+            inner_writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(CHUNK):
+        writer.write(chunk)
+        await writer.drain()
+
+
+async def start_proxy(
+    port: int, hosts: tuple[str, ...], tls_port: int, recorder: Recorder
+) -> tuple[asyncio.Server, int]:
+    """Listen on loopback and say on which port."""
+    proxy = Proxy(hosts, tls_port, recorder)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=HEAD_LIMIT)
+    bound: int = server.sockets[0].getsockname()[1]
+    return server, bound

@@ -1,0 +1,49 @@
+"""What was asked of the emulator, without anything secret."""
+
+import itertools
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+KEPT = 100_000
+
+
+@dataclass
+class Recorded:
+    """One request: unknown marks a route that the emulator does not have."""
+
+    number: int
+    host: str
+    method: str
+    path: str
+    query: str = ""
+    user_agent: str = ""
+    status: int | None = None
+    unknown: bool = False
+    refused: bool = False
+    fault: str | None = None
+    at: float = field(default_factory=time.time)
+
+
+class Recorder:
+    """The latest requests, oldest first."""
+
+    def __init__(self) -> None:
+        self._requests: deque[Recorded] = deque(maxlen=KEPT)
+        self._numbers = itertools.count(1)
+
+    def add(self, host: str, method: str, path: str, *, query: str = "", user_agent: str = "") -> Recorded:
+        request = Recorded(next(self._numbers), host, method, path, query=query, user_agent=user_agent)
+        self._requests.append(request)
+        return request
+
+    def clear(self) -> None:
+        self._requests.clear()
+
+    def as_json(self, *, unknown: bool = False, refused: bool = False) -> list[dict[str, Any]]:
+        return [
+            asdict(request)
+            for request in self._requests
+            if (not unknown or request.unknown) and (not refused or request.refused)
+        ]

@@ -1,0 +1,99 @@
+"""How a fault is done to a request, as ASGI around everything the emulated hosts answer."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from azureml_emulator.faults import Fault
+from azureml_emulator.transport import transport_of
+
+Answer = Callable[[], Awaitable[None]]
+
+
+async def spoil(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request the way its fault wants."""
+    match fault.kind:
+        case "status":
+            await _read_all(receive)
+            await _answer(fault, send)
+        case "reset_before":
+            await _reset(scope, receive)
+        case "reset_after":
+            await app(scope, receive, _nowhere)
+            await _reset(scope, receive)
+        case "hang":
+            await _hang(fault, app, scope, receive, send)
+        case "hang_after":
+            held: list[Message] = []
+
+            async def hold(message: Message) -> None:
+                held.append(message)
+
+            await app(scope, receive, hold)
+            await asyncio.sleep(fault.seconds)
+            for message in held:
+                await send(message)
+        case "truncate":
+            await _truncate(app, scope, receive, send)
+
+
+async def _nowhere(_message: Message) -> None:
+    """Swallow an answer."""
+
+
+async def _read_all(receive: Receive) -> None:
+    while (await receive()).get("more_body"):
+        pass
+
+
+async def _answer(fault: Fault, send: Send) -> None:
+    body = fault.body if isinstance(fault.body, str) else json.dumps(fault.body) if fault.body is not None else ""
+    headers = {"content-type": "application/json", **fault.headers, "content-length": str(len(body.encode()))}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": fault.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+async def _reset(scope: Scope, receive: Receive) -> None:
+    transport_of(scope).abort()
+    await _until_gone(receive)
+
+
+async def _until_gone(receive: Receive) -> None:
+    """Wait until the protocol has noticed: before that, uvicorn would complain of a missing answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _hang(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Wait, then answer normally; a client that has gone by then has changed nothing."""
+    transport = transport_of(scope)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(fault.seconds):
+            while not transport.is_closing():  # noqa: ASYNC110 - a transport has no event for this
+                await asyncio.sleep(0.02)
+    if not transport.is_closing():
+        await app(scope, receive, send)
+
+
+async def _truncate(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Promise the whole body and send half of it."""
+    start: Message = {}
+    body = b""
+
+    async def collect(message: Message) -> None:
+        nonlocal start, body
+        if message["type"] == "http.response.start":
+            start = message
+        else:
+            body += message.get("body", b"")
+
+    await app(scope, receive, collect)
+    await send(start)
+    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+    # Unlike a reset, this still sends what was written.
+    transport_of(scope).close()
+    await _until_gone(receive)
