@@ -82,6 +82,8 @@ def _answer_errors(app: FastAPI) -> None:
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code in {404, 405}:
             return error_answer(EndpointNotFound(f"No endpoint {request.method} {request.url.path}"))
+        if isinstance(error.__cause__, RunmirrorError):  # FastAPI wraps what goes wrong while it reads a body
+            return error_answer(error.__cause__)
         if error.status_code == 400:  # a body that is not even text
             return error_answer(InvalidParameter(f"The request cannot be read: {error.detail}."))
         return error_answer(BadRequest(str(error.detail)), status=error.status_code)
