@@ -91,7 +91,7 @@ class Searched:
             side.bound.update({f"r{number:02}": run_id for number, run_id in zip(group, ids, strict=True)})
 
     def _new_run(self, name: str, **fields: Any) -> None:
-        self._post("runs/create", {"experiment_id": "{experiment}", "start_time": 1, **fields})
+        self.call("runs/create", {"experiment_id": "{experiment}", "start_time": 1, **fields})
         self.both.bind(name, "run.info.run_id")
 
     def _fill(self, number: int) -> None:
@@ -111,19 +111,19 @@ class Searched:
             params.append({"key": "my param/1", "value": "x"})
             tags.append({"key": "mlflow.note.content", "value": f"Note {number}"})
         batch = {"run_id": run, "metrics": metrics, "params": params, "tags": tags}
-        self._post("runs/log-batch", batch)
+        self.call("runs/log-batch", batch)
         if number % 3 == 0:
-            self._post("runs/delete-tag", {"run_id": run, "key": "gone"})
+            self.call("runs/delete-tag", {"run_id": run, "key": "gone"})
         if number % 5 == 0:
-            self._post("runs/log-inputs", {"run_id": run, "datasets": _datasets(number)})
+            self.call("runs/log-inputs", {"run_id": run, "datasets": _datasets(number)})
         status = STATUSES[number % len(STATUSES)]
         ended = {"end_time": 5000 - number} if status in {"FINISHED", "KILLED"} else {}
         name = f"Run {number % 7}" if number % 2 else f"run_{number % 7}"
-        self._post("runs/update", {"run_id": run, "status": status, "run_name": name, **ended})
+        self.call("runs/update", {"run_id": run, "status": status, "run_name": name, **ended})
         if number in DELETED:
-            self._post("runs/delete", {"run_id": run})
+            self.call("runs/delete", {"run_id": run})
 
-    def _post(self, path: str, body: dict[str, Any]) -> None:
+    def call(self, path: str, body: dict[str, Any]) -> None:
         answer = self.both.call("POST", path, json=body, body=False)
         assert answer.status == 200, answer.body
 

@@ -173,3 +173,13 @@ def test_a_token_of_another_search_is_refused_not_followed(searched: Searched) -
 def test_an_experiment_id_beyond_64_bits_is_only_unknown(searched: Searched) -> None:
     why = "an id that cannot exist has no runs; SQLite's driver raises"
     searched.differs(CRASH, [], why, experiment_ids=["9" * 30])
+
+
+def test_a_run_is_found_by_the_name_it_shows(searched: Searched) -> None:
+    """MLflow reads the tag mlflow.runName, which can be deleted; we read the name that `runs/get` answers."""
+    searched.call("runs/create", {"experiment_id": "{other}", "start_time": 1, "run_name": "untagged"})
+    searched.both.bind("untagged", "run.info.run_id")
+    searched.call("runs/delete-tag", {"run_id": "{untagged}", "key": "mlflow.runName"})
+    searched.call("runs/set-tag", {"run_id": "{untagged}", "key": "n", "value": "untagged"})
+    why = "the name is still the run's name"
+    searched.differs([], ["untagged"], why, filter="run_name = 'untagged'", experiment_ids=["{other}"])

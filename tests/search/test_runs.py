@@ -93,7 +93,7 @@ async def test_a_token_serves_the_query_that_gave_it_however_it_is_spelled(
     for start in range(4):
         await add_metric(connection, await add_run(connection, start), 1)
     token = (await search(filter_string="metrics.loss > 0", max_results=1)).next_page_token
-    again = await search(filter_string="metric.`loss`  >  0.0", experiment_ids=["7", "07"], page_token=token)
+    again = await search(filter_string="metric.`loss`  >  0", experiment_ids=["7", "07"], page_token=token)
     assert len(again.run_ids) == 3
     others: list[dict[str, Any]] = [
         {"filter_string": "metrics.loss > 1"}, {"order_by": ["run_id"]}, {"experiment_ids": ["8"]},
@@ -160,7 +160,7 @@ async def test_the_default_order_reads_an_index_and_no_more_of_it_than_the_page(
     first = await search(max_results=100)
     read_before = await _entries_read(connection)
     await search(max_results=100, page_token=first.next_page_token)
-    assert await _entries_read(connection) - read_before < 300
+    assert 100 < await _entries_read(connection) - read_before < 300
 
 
 async def _entries_read(connection: AsyncConnection) -> int:

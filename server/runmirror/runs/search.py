@@ -78,10 +78,11 @@ async def search_runs(
 
 
 def _all_hold(comparisons: Sequence[Comparison], keys: Sequence[SortKey]) -> list[ColumnElement[bool]]:
-    """The conditions; where they are many, EXISTS … IS TRUE has Postgres look them up run by run in place of joining."""
-    elsewhere = [thing for thing in (*comparisons, *keys) if thing.entity is not Entity.ATTRIBUTE]
+    """The conditions; where they are many, EXISTS … IS TRUE makes Postgres look them up run by run, not join."""
+    entities = [*(comparison.entity for comparison in comparisons), *(key.entity for key in keys)]
+    joined = sum(entity is not Entity.ATTRIBUTE for entity in entities)
     conditions = [_holds(comparison) for comparison in comparisons]
-    return conditions if len(elsewhere) <= MAX_JOINED else [condition.is_(True) for condition in conditions]
+    return conditions if joined <= MAX_JOINED else [condition.is_(True) for condition in conditions]
 
 
 def _holds(comparison: Comparison) -> ColumnElement[bool]:

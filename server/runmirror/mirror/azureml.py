@@ -1,0 +1,212 @@
+"""An Azure ML workspace as a `Target`: MLflow's REST for runs, run history and Blob storage for files."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+from runmirror.entities import Batch, LifecycleStage, Metric
+from runmirror.mirror.azureml_artifacts import Copier, Sizes
+from runmirror.mirror.azureml_http import AzureClient, Json, Refused
+from runmirror.mirror.azureml_workspace import Workspace
+from runmirror.mirror.target import (
+    Copied,
+    Guard,
+    NewRun,
+    RemoteFile,
+    RemoteRun,
+    RemoteRunVanished,
+    RunState,
+    TargetUnavailable,
+    tags_of,
+)
+from runmirror.settings import Settings
+
+_HISTORY_PAGE = 25_000  # what MLflow's own client asks Azure ML for
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"
+
+
+class AzureMLTarget:
+    """See `runmirror.mirror.target.Target`."""
+
+    def __init__(
+        self, client: AzureClient, workspace: Workspace, settings: Settings, *, sizes: Sizes | None = None
+    ) -> None:
+        self._client = client
+        self._workspace = workspace
+        self._settings = settings
+        self._sizes = sizes or Sizes()
+        self._guard: Guard = lambda: None
+        self._mlflow_url = f"{workspace.api_url}/mlflow/v2.0{workspace.workspace_id}/api/2.0/mlflow"
+
+    def under(self, guard: Guard) -> Self:
+        bound = copy.copy(self)
+        bound._guard = guard
+        return bound
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def portal_url(self, run: RemoteRun) -> str | None:
+        return self._workspace.portal_url(run.run_id)
+
+    async def probe(self) -> None:
+        try:
+            await self._post("/experiments/search", {"max_results": 1, "view_type": "ACTIVE_ONLY"})
+        except Refused as error:
+            raise TargetUnavailable(f"the workspace does not answer as one: {error}") from None
+
+    async def ensure_experiment(self, name: str) -> str:
+        if (found := await self._experiment_named(name)) is not None:
+            return found
+        try:
+            return _text(await self._post("/experiments/create", {"name": name}), "experiment_id")
+        except Refused as error:
+            # Another worker was faster.
+            if "ALREADY_EXISTS" in error.code and (found := await self._experiment_named(name)) is not None:
+                return found
+            raise
+
+    async def _experiment_named(self, name: str) -> str | None:
+        try:
+            answer = await self._get("/experiments/get-by-name", {"experiment_name": name})
+        except Refused as error:
+            if error.code == _ABSENT:
+                return None
+            raise
+        return _text(answer, "experiment", "experiment_id")
+
+    async def find_run(self, experiment_id: str, run_id: str) -> RemoteRun | None:
+        wanted: Json = {
+            "experiment_ids": [experiment_id],
+            "filter": f"tags.\"runmirror.run_id\" = '{run_id}'",
+            "run_view_type": "ALL",
+            "max_results": 10,
+        }
+        # A page may be empty and still have a next one.
+        while True:
+            answer = await self._post("/runs/search", wanted)
+            if answer.get("runs"):
+                return RemoteRun(experiment_id, min(_text(run, "info", "run_id") for run in answer["runs"]))
+            if not answer.get("next_page_token"):
+                return None
+            wanted["page_token"] = answer["next_page_token"]
+
+    async def create_run(self, experiment_id: str, run: NewRun) -> RemoteRun:
+        body: Json = {
+            "experiment_id": experiment_id,
+            "user_id": run.user_id,
+            "run_name": run.name,
+            "start_time": run.start_time_ms,
+            "tags": [{"key": tag.key, "value": tag.value} for tag in tags_of(run)],
+        }
+        answer = await self._post("/runs/create", body, has_effect=True)
+        return RemoteRun(experiment_id, _text(answer, "run", "info", "run_id"))
+
+    async def stage_of(self, run: RemoteRun) -> LifecycleStage:
+        answer = await self._of_run(run, self._get("/runs/get", {"run_id": run.run_id, "run_uuid": run.run_id}))
+        return _stage(_text(answer, "run", "info", "lifecycle_stage"))
+
+    async def set_stage(self, run: RemoteRun, stage: LifecycleStage) -> None:
+        verb = "restore" if stage is LifecycleStage.ACTIVE else "delete"
+        await self._of_run(run, self._post(f"/runs/{verb}", {"run_id": run.run_id}))
+
+    async def log_batch(self, run: RemoteRun, batch: Batch) -> None:
+        body: Json = {"run_id": run.run_id}
+        if batch.metrics:
+            body["metrics"] = [_metric_out(metric) for metric in batch.metrics]
+        if batch.params:
+            body["params"] = [{"key": param.key, "value": param.value} for param in batch.params]
+        if batch.tags:
+            body["tags"] = [{"key": tag.key, "value": tag.value} for tag in batch.tags]
+        await self._of_run(run, self._post("/runs/log-batch", body, has_effect=bool(batch.metrics)))
+
+    async def delete_tag(self, run: RemoteRun, key: str) -> None:
+        try:
+            await self._post("/runs/delete-tag", {"run_id": run.run_id, "key": key})
+        except Refused as error:
+            # The tag or the run: a run that is gone is noticed by the next write that needs it.
+            if error.code != _ABSENT:
+                raise
+
+    async def history(self, run: RemoteRun, key: str) -> Sequence[Metric]:
+        wanted: dict[str, str | int] = {
+            "run_id": run.run_id, "run_uuid": run.run_id, "metric_key": key, "max_results": _HISTORY_PAGE,
+        }  # fmt: skip
+        points: list[Metric] = []
+        while True:
+            answer = await self._of_run(run, self._get("/metrics/get-history", wanted))
+            points += [_metric_in(metric) for metric in answer.get("metrics") or []]
+            if not answer.get("next_page_token"):
+                return points
+            wanted["page_token"] = str(answer["next_page_token"])
+
+    async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
+        body: Json = {"run_id": run.run_id, "run_uuid": run.run_id, "status": state.status, "run_name": state.name}
+        if state.end_time_ms is not None:
+            body["end_time"] = state.end_time_ms
+        answer = await self._of_run(run, self._post("/runs/update", body))
+        return _stage(_text(answer, "run_info", "lifecycle_stage"))
+
+    async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
+        if not files:
+            return Copied(0, ())
+        where = self._workspace
+        copier = Copier(
+            self._client,
+            self._guard,
+            history_url=f"{where.api_url}/history/v1.0{where.workspace_id}",
+            artifact_url=f"{where.api_url}/artifact/v2.0{where.workspace_id}",
+            run=run,
+            at_once=self._settings.mirror_artifact_concurrency,
+            per_request=self._settings.mirror_artifacts_per_request,
+            sizes=self._sizes,
+        )
+        return await copier.copy(files)
+
+    async def _get(self, path: str, params: dict[str, str | int]) -> Json:
+        return await self._client.call(self._guard, "GET", self._mlflow_url + path, params=params)
+
+    async def _post(self, path: str, body: Json, *, has_effect: bool = False) -> Json:
+        return await self._client.call(self._guard, "POST", self._mlflow_url + path, body=body, has_effect=has_effect)
+
+    async def _of_run(self, run: RemoteRun, answer: Any) -> Json:
+        """The answer to a call about a run that must be there."""
+        try:
+            found: Json = await answer
+        except Refused as error:
+            if error.code == _ABSENT:
+                raise RemoteRunVanished(f"run {run.run_id} is not in the workspace any more: {error}") from None
+            raise
+        return found
+
+
+def _text(answer: Json, *keys: str) -> str:
+    """What stands there under the keys. An answer without it is no answer: it may have taken effect all the same."""
+    found: Any = answer
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, str) or not found:
+        raise TargetUnavailable(f"Azure ML's answer lacks {'.'.join(keys)}", uncertain=True)
+    return found
+
+
+def _stage(told: str) -> LifecycleStage:
+    return LifecycleStage.DELETED if told == "deleted" else LifecycleStage.ACTIVE
+
+
+def _metric_out(metric: Metric) -> Json:
+    """JSON has no NaN and no infinities: they travel as text."""
+    value: float | str = metric.value
+    if math.isnan(metric.value):
+        value = "NaN"
+    elif math.isinf(metric.value):
+        value = "Infinity" if metric.value > 0 else "-Infinity"
+    return {"key": metric.key, "value": value, "timestamp": metric.timestamp_ms, "step": metric.step}
+
+
+def _metric_in(told: Json) -> Metric:
+    try:
+        return Metric(str(told["key"]), float(told["value"]), int(told["timestamp"]), int(told.get("step") or 0))
+    except (KeyError, TypeError, ValueError):
+        raise TargetUnavailable("Azure ML's answer holds a metric that cannot be read") from None

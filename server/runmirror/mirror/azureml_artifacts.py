@@ -1,0 +1,243 @@
+"""Files into Azure ML's artifact service: registered once each, then put into Blob storage by signed URLs.
+
+register ──new──▶ put
+         └─known─▶ same content ──▶ done
+                   no content yet (an attempt died in between) ──▶ put by another URL
+                   other content (overwritten at the source) ──▶ put over it if the service grants a URL for that,
+                                                                 else the revision's path
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+from runmirror.mirror.azureml_http import AzureClient, Json, Refused
+from runmirror.mirror.target import (
+    Copied,
+    Guard,
+    RemoteFile,
+    RemoteRun,
+    SourceChanged,
+    TargetRejected,
+    TargetUnauthorized,
+    TargetUnavailable,
+)
+
+MIB = 1024**2
+_MOST_BLOCKS = 50_000
+_CONFLICT = "already exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A file up to `single_put` goes in one request, a larger one in blocks: each request fits its time limit."""
+
+    single_put: int = 16 * MIB
+    block: int = 8 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    size_bytes: int
+    md5: str | None  # hex
+
+    def holds(self, file: RemoteFile) -> bool:
+        same_content = self.md5 is None or file.md5 is None or self.md5 == file.md5
+        return self.size_bytes == file.size_bytes and same_content
+
+
+class Copier:
+    """Copies files into one run."""
+
+    def __init__(
+        self,
+        client: AzureClient,
+        guard: Guard,
+        *,
+        history_url: str,
+        artifact_url: str,
+        run: RemoteRun,
+        at_once: int,
+        per_request: int,
+        sizes: Sizes,
+    ) -> None:
+        self._client = client
+        self._guard = guard
+        self._run_url = f"{history_url}/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts"
+        self._artifact_url = f"{artifact_url}/artifacts"
+        self._container = f"ExperimentRun/dcid.{run.run_id}"
+        self._per_request = per_request
+        self._sizes = sizes
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def copy(self, files: Sequence[RemoteFile]) -> Copied:
+        """Copy what is not there yet, a group at a time, so that no signed URL waits long."""
+        sent, changed = 0, list[RemoteFile]()
+
+        async def one(file: RemoteFile, url: str | None) -> None:
+            nonlocal sent
+            async with self._slots:
+                try:
+                    sent += await self._copy(file, url)
+                except SourceChanged:
+                    changed.append(file)
+
+        for at in range(0, len(files), self._per_request):
+            group = files[at : at + self._per_request]
+            urls = await self._register([file.path for file in group])
+            await _all(one(file, urls[file.path]) for file in group)
+        return Copied(sent, tuple(changed))
+
+    async def _register(self, paths: list[str]) -> dict[str, str | None]:
+        """A URL to write to for every path; None for one that was registered before."""
+        body: Json = {"paths": [{"path": path} for path in paths]}
+        answer = await self._client.call(self._guard, "POST", f"{self._run_url}/batch/metadata", body=body)
+        contents, errors = answer.get("artifactContentInformation") or {}, answer.get("errors") or {}
+        urls: dict[str, str | None] = {}
+        for path in paths:
+            if path in contents:
+                urls[path] = str(contents[path]["contentUri"])
+            elif path in errors:
+                _raise_unless_conflict(path, errors[path])
+                urls[path] = None
+            else:
+                raise TargetUnavailable("the artifact service's answer leaves out a path it was asked about")
+        return urls
+
+    async def _copy(self, file: RemoteFile, url: str | None) -> int:
+        if url is not None:
+            return await self._put(url, file, file.path)
+        there = await self._blob_at(file.path)
+        if there is not None and there.holds(file):
+            return 0
+        if there is None or there.size_bytes == 0:
+            return await self._put(await self._url_again(file.path), file, file.path)
+        granted = await self._write_url(file.path)
+        if granted is not None:
+            return await self._put(granted, file, file.path)
+        return await self._copy_revision(file)
+
+    async def _copy_revision(self, file: RemoteFile) -> int:
+        """The path is taken by an earlier content for good."""
+        path = file.revision_path
+        url = (await self._register([path]))[path]
+        if url is None:
+            there = await self._blob_at(path)
+            if there is not None and there.holds(file):
+                return 0
+            url = await self._url_again(path)
+        return await self._put(url, file, path)
+
+    async def _blob_at(self, path: str) -> _Blob | None:
+        """What was uploaded to a registered path."""
+        try:
+            info = await self._client.call(self._guard, "GET", f"{self._run_url}/contentinfo", params={"path": path})
+            answer = await self._client.blob(self._guard, "HEAD", str(info.get("contentUri")))
+        except Refused as error:
+            if error.is_absent:
+                return None
+            raise
+        md5 = answer.headers.get("content-md5")
+        return _Blob(int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None)
+
+    async def _write_url(self, path: str) -> str | None:
+        """A URL that may overwrite, if the service grants one."""
+        url = f"{self._artifact_url}/write/{self._container}/{quote(path)}"
+        try:
+            return str((await self._client.call(self._guard, "GET", url)).get("contentUri"))
+        except (Refused, TargetUnauthorized):
+            return None
+
+    async def _url_again(self, path: str) -> str:
+        """A URL for a path that was registered and has no content: granted, or by registering it anew."""
+        granted = await self._write_url(path)
+        if granted is not None:
+            return granted
+        await self._client.call(
+            self._guard, "DELETE", f"{self._artifact_url}/metadata/{self._container}/{quote(path)}"
+        )  # fmt: skip
+        url = (await self._register([path]))[path]
+        if url is None:
+            raise TargetRejected(f"artifact {path!r} is registered in the workspace but may not be uploaded")
+        return url
+
+    async def _put(self, url: str, file: RemoteFile, path: str) -> int:
+        """Upload; a URL that has expired is replaced once."""
+        try:
+            await self._upload(url, file)
+        except Refused as error:
+            if error.status == 409:
+                there = await self._blob_at(path)
+                if there is not None and there.holds(file):
+                    return 0
+                raise
+            if error.code in {"Md5Mismatch", "InvalidMd5"}:
+                raise SourceChanged("the content is not what was recorded") from None
+            if error.status not in {401, 403}:
+                raise
+            try:
+                await self._upload(await self._url_again(path), file)
+            except Refused as again:
+                if again.status in {401, 403}:
+                    raise TargetUnauthorized(str(again)) from None
+                raise
+        return file.size_bytes
+
+    async def _upload(self, url: str, file: RemoteFile) -> None:
+        digest = None if file.md5 is None else base64.b64encode(bytes.fromhex(file.md5)).decode()
+        if file.size_bytes <= self._sizes.single_put:
+            headers = {"x-ms-blob-type": "BlockBlob", "Content-Length": str(file.size_bytes)}
+            if digest is not None:
+                headers["Content-MD5"] = digest
+            content = await file.read(0, file.size_bytes) if file.size_bytes else b""
+            await self._client.blob(self._guard, "PUT", url, headers=headers, content=content)
+            return
+        hashing = hashlib.md5(usedforsecurity=False)
+        block = max(self._sizes.block, -(-file.size_bytes // _MOST_BLOCKS))
+        names = []
+        for number, start in enumerate(range(0, file.size_bytes, block)):
+            end = min(start + block, file.size_bytes)
+            names.append(base64.b64encode(b"%08d" % number).decode())
+            await self._client.blob(
+                self._guard,
+                "PUT",
+                f"{url}&comp=block&blockid={quote(names[-1], safe='')}",
+                headers={"Content-Length": str(end - start)},
+                content=_hashed(await file.read(start, end), hashing.update),
+            )
+        if file.md5 is not None and hashing.hexdigest() != file.md5:
+            raise SourceChanged("the content is not what was recorded")
+        listed = "".join(f"<Latest>{escape(name)}</Latest>" for name in names)
+        xml = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
+        headers = {"x-ms-blob-content-md5": base64.b64encode(hashing.digest()).decode()}
+        await self._client.blob(self._guard, "PUT", f"{url}&comp=blocklist", headers=headers, content=xml)
+
+
+async def _hashed(chunks: AsyncIterator[bytes], update: Callable[[bytes], None]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        update(chunk)
+        yield chunk
+
+
+def _raise_unless_conflict(path: str, told: Any) -> None:
+    """A path may be refused for being known; any other refusal is the run's fault."""
+    error = told.get("error") if isinstance(told, dict) else None
+    error = error if isinstance(error, dict) else {}
+    message = str(error.get("message") or told)
+    if _CONFLICT not in message.lower() and "conflict" not in message.lower():
+        raise TargetRejected(f"{error.get('code') or 'error'}: {message} (artifact {path!r})")
+
+
+async def _all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run together; the first failure cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(task)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None

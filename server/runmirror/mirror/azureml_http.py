@@ -1,0 +1,192 @@
+"""One HTTP client for Azure ML and its blobs: tokens in, errors of `runmirror.mirror.target` out."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from runmirror import __version__
+from runmirror.mirror.credentials import Tokens
+from runmirror.mirror.redact import redact
+from runmirror.mirror.target import (
+    Guard,
+    TargetError,
+    TargetRejected,
+    TargetThrottled,
+    TargetUnauthorized,
+    TargetUnavailable,
+)
+from runmirror.settings import Settings
+
+Json = dict[str, Any]
+
+LONGEST_RETRY_AFTER_S = 600.0
+BLOB_SUFFIXES = (
+    ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net", ".blob.storage.azure.net",
+)  # fmt: skip
+# The request never left: no connection, none free, or the proxy refused.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+
+class Refused(TargetRejected):
+    """A 4xx; `code` is the service's word for it."""
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    @property
+    def is_absent(self) -> bool:
+        return self.status == 404
+
+
+class AzureClient:
+    """Connections to one workspace's services, shared by all runs of a worker.
+
+    `mirror_timeout` bounds a request as a whole, so that a lease that outlives it outlives the request.
+    """
+
+    def __init__(self, settings: Settings, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._total_s = settings.mirror_timeout.total_seconds()
+        connections = settings.mirror_concurrency * (1 + settings.mirror_artifact_concurrency)
+        self._http = httpx.AsyncClient(
+            verify=ssl.create_default_context(cafile=settings.ca_bundle),
+            timeout=self._total_s,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"User-Agent": f"runmirror/{__version__}"},
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(
+        self,
+        guard: Guard,
+        method: str,
+        url: str,
+        *,
+        body: Json | None = None,
+        params: Mapping[str, str | int] | None = None,
+        has_effect: bool = False,
+    ) -> Json:
+        """Ask a service: its JSON object. `has_effect`: sent twice it would do something twice."""
+        content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        headers = {} if content is None else {"Content-Type": "application/json"}
+
+        async def send(token: str) -> httpx.Response:
+            signed = {**headers, "Authorization": f"Bearer {token}"}
+            request = self._http.build_request(method, url, params=params, headers=signed, content=content)
+            return await self._answer(guard, request, has_effect=has_effect)
+
+        token = await self._tokens.get()
+        answer = await send(token)
+        if answer.status_code == 401:
+            answer = await send(await self._tokens.replace(token))
+        if answer.is_success:
+            return _object(answer, has_effect=has_effect)
+        raise error_for(answer, has_effect=has_effect)
+
+    async def blob(
+        self,
+        guard: Guard,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
+    ) -> httpx.Response:
+        """Ask Blob storage, by a URL that is its own credential; a credential that is refused is `Refused` too."""
+        host = urlsplit(url).hostname or ""
+        if not url.startswith("https://") or not host.endswith(BLOB_SUFFIXES):
+            raise TargetUnavailable(f"the artifact service named the host {host!r}, which is not Azure Blob storage")
+        request = self._http.build_request(
+            method, url, headers={"x-ms-version": "2021-08-06", **(headers or {})}, content=content
+        )
+        answer = await self._answer(guard, request, has_effect=False)
+        if answer.is_success:
+            return answer
+        if answer.status_code in {401, 403}:
+            code, text = _explain(answer)
+            raise Refused(text, status=answer.status_code, code=code)
+        raise error_for(answer, has_effect=False)
+
+    async def _answer(self, guard: Guard, request: httpx.Request, *, has_effect: bool) -> httpx.Response:
+        place = f"{request.method} {request.url.copy_with(query=None)}"
+        guard()
+        try:
+            async with asyncio.timeout(self._total_s):
+                return await self._http.send(request)
+        except _NOT_SENT as error:
+            raise TargetUnavailable(f"{place}: {redact(str(error)) or type(error).__name__}") from None
+        except (httpx.TransportError, TimeoutError) as error:
+            text = f"{place}: no answer ({redact(str(error)) or type(error).__name__})"
+            raise TargetUnavailable(text, uncertain=has_effect) from None
+
+
+def _object(answer: httpx.Response, *, has_effect: bool) -> Json:
+    """A JSON object; an empty body is an empty one."""
+    try:
+        found = answer.json() if answer.content else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        text = f"{answer.request.method} {answer.request.url.path}: the answer is not a JSON object"
+        raise TargetUnavailable(text, uncertain=has_effect)
+    return found
+
+
+def error_for(answer: httpx.Response, *, has_effect: bool) -> TargetError:
+    """What an answer that is no success means."""
+    status = answer.status_code
+    code, text = _explain(answer)
+    wait = retry_after_s(answer)
+    if status == 429 or (status == 503 and wait is not None):
+        return TargetThrottled(text, retry_after_s=wait)
+    if status in {401, 403}:
+        return TargetUnauthorized(text)
+    if status in {408, 425} or status >= 500 or status < 400:
+        return TargetUnavailable(text, retry_after_s=wait, uncertain=has_effect)
+    return Refused(text, status=status, code=code)
+
+
+def retry_after_s(answer: httpx.Response) -> float | None:
+    """The wait an answer asks for, in seconds or until a date by the server's own clock."""
+    wanted = answer.headers.get("retry-after", "").strip()
+    if not wanted:
+        return None
+    try:
+        seconds = float(wanted)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(wanted)
+            now = parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else datetime.now(UTC)
+            seconds = (until - now).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S) if seconds == seconds else None  # noqa: PLR0124 - NaN
+
+
+def _explain(answer: httpx.Response) -> tuple[str, str]:
+    """Code and message of an error, in whichever of Azure's shapes it is told."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    body = body if isinstance(body, dict) else {}
+    error = body.get("Error") or body.get("error")
+    error = error if isinstance(error, dict) else {}
+    code = body.get("error_code") or error.get("Code") or error.get("code") or answer.headers.get("x-ms-error-code")
+    message = error.get("Message") or error.get("message") or body.get("message") or answer.reason_phrase
+    ids = body.get("Correlation") or body.get("correlation")
+    request_id = (ids.get("request") if isinstance(ids, dict) else None) or answer.headers.get("x-ms-request-id")
+    place = f"{answer.request.method} {answer.request.url.path.rpartition('/workspaces/')[2]}"
+    told = f"{code or 'error'}: {message} (HTTP {answer.status_code} to {place}"
+    return str(code or ""), redact(told + (f", request id {request_id})" if request_id else ")"))

@@ -1,0 +1,181 @@
+"""What the target has not seen yet of one run, read in pages."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runmirror.entities import LifecycleStage, Metric, Param, RunStatus, Tag
+from runmirror.mirror.queue import Lease
+from runmirror.mirror.target import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A run as it stands at the source; `seq` is the newest write of which a page can tell."""
+
+    run_id: UUID
+    seq: int
+    info_seq: int
+    state: RunState
+    user_id: str
+    start_time_ms: int
+    artifact_uri: str
+    experiment_id: int
+    experiment_name: str
+    remote_experiment_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A metric point and the write it came with."""
+
+    seq: int
+    metric: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the run, or of a logged model it made (`model_id` and the model's name then)."""
+
+    model_id: str
+    path: str
+    size_bytes: int
+    md5: str | None
+    seq: int
+    artifact_uri: str | None
+    model_name: str | None
+    has_namesake: bool  # an earlier logged model of the run has the same name
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything whose last write is above the watermark and not above `upto`; always whole writes."""
+
+    source: Source
+    upto: int
+    points: tuple[Point, ...]
+    params: tuple[Param, ...]
+    tags: tuple[Tag, ...]
+    deleted_tags: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+
+    @property
+    def is_last(self) -> bool:
+        return self.upto == self.source.seq
+
+
+_SOURCE = text("""
+    SELECT runs.run_id, seq, info_seq, runs.name, status, end_time_ms, runs.lifecycle_stage, user_id, start_time_ms,
+        artifact_uri, runs.experiment_id, experiments.name AS experiment_name, remote_experiment_id
+    FROM runs JOIN experiments USING (experiment_id) LEFT JOIN mirrored_experiments USING (experiment_id)
+    WHERE run_id = :run_id
+""")
+
+# The first row that does not fit ends the page before its write; a write larger than a page is a page of its own.
+_CUT = text("""
+    WITH touched AS (
+        (SELECT seq FROM metrics WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM params WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM tags WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM artifacts WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
+    )
+    SELECT COALESCE(
+        (SELECT GREATEST(seq - 1, :watermark + 1) FROM touched ORDER BY seq OFFSET :most - 1 LIMIT 1),
+        :seq)
+""")
+
+_POINTS = text("""
+    SELECT metrics.seq, key, metrics.value, metrics.timestamp_ms, metrics.step
+    FROM metrics JOIN latest_metrics USING (run_id, metric_id)
+    WHERE run_id = :run_id AND metrics.seq > :watermark AND metrics.seq <= :upto
+    ORDER BY metrics.seq, metric_id, metrics.step, metrics.timestamp_ms, metrics.value
+""")
+
+_PARAMS = text("""
+    SELECT key, value FROM params WHERE run_id = :run_id AND seq > :watermark AND seq <= :upto ORDER BY seq, key
+""")
+
+# Keys under `runmirror.` are the mirror's own, on both sides.
+_TAGS = text("""
+    SELECT key, value FROM tags
+    WHERE run_id = :run_id AND seq > :watermark AND seq <= :upto AND NOT starts_with(key, 'runmirror.')
+    ORDER BY seq, key
+""")
+
+_FILES = text("""
+    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, model.name,
+        EXISTS (
+            SELECT FROM logged_models AS earlier
+            WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
+                AND (earlier.creation_timestamp_ms, earlier.model_id) < (model.creation_timestamp_ms, model.model_id)
+        ) AS has_namesake
+    FROM artifacts AS files LEFT JOIN logged_models AS model ON model.model_id = files.model_id
+    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto AND NOT files.deleted
+    ORDER BY files.seq, files.model_id, files.path
+""")
+
+_IS_SUPERSEDED = text("""
+    SELECT NOT EXISTS (
+        SELECT FROM artifacts
+        WHERE run_id = :run_id AND model_id = :model_id AND path = :path AND seq = :seq AND NOT deleted)
+""")
+
+_SAVE_EXPERIMENT = text("""
+    INSERT INTO mirrored_experiments (experiment_id, remote_experiment_id, remote_name)
+    VALUES (:experiment_id, :remote_experiment_id, :remote_name)
+    ON CONFLICT (experiment_id) DO NOTHING
+""")
+
+
+async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Page | None:
+    """The next page of at most `most` rows (more only if one write has more); None when the run is gone.
+
+    A row that is overwritten while this reads has a higher seq by then: it stands in a later page.
+    """
+    row = (await connection.execute(_SOURCE, {"run_id": lease.run_id})).one_or_none()
+    if row is None:
+        return None
+    state = RunState(row.name, RunStatus(row.status), row.end_time_ms, LifecycleStage(row.lifecycle_stage))
+    source = Source(
+        row.run_id, row.seq, row.info_seq, state, row.user_id, row.start_time_ms, row.artifact_uri,
+        row.experiment_id, row.experiment_name, row.remote_experiment_id,
+    )  # fmt: skip
+    upto = lease.watermark
+    if source.seq > lease.watermark:
+        limits = {"run_id": lease.run_id, "watermark": lease.watermark, "seq": source.seq, "most": most + 1}
+        upto = (await connection.execute(_CUT, limits)).scalar_one()
+    part = {"run_id": lease.run_id, "watermark": lease.watermark, "upto": upto}
+    points = await connection.execute(_POINTS, part)
+    params = await connection.execute(_PARAMS, part)
+    tags = (await connection.execute(_TAGS, part)).all()
+    files = await connection.execute(_FILES, part)
+    return Page(
+        source,
+        upto,
+        points=tuple(Point(seq, Metric(key, value, at_ms, step)) for seq, key, value, at_ms, step in points),
+        params=tuple(Param(key, value) for key, value in params),
+        tags=tuple(Tag(key, value) for key, value in tags if value is not None),
+        deleted_tags=tuple(key for key, value in tags if value is None),
+        files=tuple(SourceFile(*file) for file in files),
+    )
+
+
+async def is_superseded(connection: AsyncConnection, run_id: UUID, file: SourceFile) -> bool:
+    """Whether a later write has replaced or deleted the file: then a later page tells what became of it."""
+    same = {"run_id": run_id, "model_id": file.model_id, "path": file.path, "seq": file.seq}
+    return bool(await connection.scalar(_IS_SUPERSEDED, same))
+
+
+async def save_experiment(
+    connection: AsyncConnection, experiment_id: int, *, remote_experiment_id: str, remote_name: str
+) -> None:
+    """Remember which experiment of the workspace is ours."""
+    await connection.execute(
+        _SAVE_EXPERIMENT,
+        {"experiment_id": experiment_id, "remote_experiment_id": remote_experiment_id, "remote_name": remote_name},
+    )

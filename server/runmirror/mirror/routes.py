@@ -1,0 +1,27 @@
+"""HTTP of this slice: how the mirror is doing, as a whole and for one run."""
+
+from fastapi import APIRouter
+
+from runmirror.db import ReadConnection
+from runmirror.errors import RunNotFound
+from runmirror.mirror import status
+from runmirror.mirror.wire import MirrorStatusAnswer, RunMirrorAnswer
+from runmirror.routing import Permission, route
+from runmirror.runs.writes import parse_run_id
+
+router = APIRouter(tags=["mirror"])
+
+
+@route(router, "GET", "/api/runmirror/v1/mirror", permission=Permission.READ)
+async def get_mirror(connection: ReadConnection) -> MirrorStatusAnswer:
+    """The linked workspace, how far behind the mirror is, and what is wrong if something is."""
+    return MirrorStatusAnswer.of(await status.mirror_status(connection))
+
+
+@route(router, "GET", "/api/runmirror/v1/runs/{run_id}/mirror", permission=Permission.READ)
+async def get_run_mirror(run_id: str, connection: ReadConnection) -> RunMirrorAnswer:
+    """How far one run is mirrored, where it stands in the workspace, and its last error."""
+    found = await status.run_status(connection, parse_run_id(run_id))
+    if found is None:
+        raise RunNotFound(run_id)
+    return RunMirrorAnswer.of(found)

@@ -1,0 +1,162 @@
+"""What a mirror writes to, as far as the worker knows it, and everything that can go wrong there."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from runmirror.entities import Batch, LifecycleStage, Metric, RunStatus, Tag
+
+Guard = Callable[[], None]
+"""Called before every request; raises when the caller's lease may not outlive that request."""
+
+
+class TargetError(Exception):
+    """The root. A message never holds a token or the query of a URL."""
+
+
+class TargetRejected(TargetError):
+    """The target understood and refuses what this run asks: repeating it changes nothing."""
+
+
+class RemoteRunVanished(TargetRejected):
+    """The run that was mirrored so far is not there any more."""
+
+
+class TargetOutage(TargetError):
+    """Nobody's run can be mirrored now; `retry_after_s` is the target's own wish.
+
+    `uncertain`: a request with an effect was sent and not answered, so it may have taken effect, now or soon.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.uncertain = uncertain
+
+
+class TargetThrottled(TargetOutage):
+    """Too many requests."""
+
+
+class TargetUnavailable(TargetOutage):
+    """No connection, no answer in time, a server error, or an answer that cannot be read."""
+
+
+class TargetUnauthorized(TargetOutage):
+    """No token to be had, or one that is refused: a role, a secret or an identity is missing."""
+
+
+class RunRestored(Exception):
+    """The run was deleted at the target, which stood in the way, and is restored: it can be mirrored again."""
+
+
+class SourceChanged(Exception):
+    """A file at the source is not, or no longer, what its row says."""
+
+
+class SourceUnavailable(Exception):
+    """The artifact store of the source cannot be read now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRun:
+    experiment_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a run is created with; the rest of it follows in batches."""
+
+    run_id: str  # ours, kept as a tag, by which the run is found again
+    name: str
+    user_id: str
+    start_time_ms: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The part of a run that is overwritten, not added to."""
+
+    name: str
+    status: RunStatus
+    end_time_ms: int | None
+    stage: LifecycleStage
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file to copy: `read(start, end)` streams its bytes, `end` exclusive; it may raise `SourceChanged`.
+
+    `revision_path` is where it goes when `path` already holds something else that may not be overwritten.
+    """
+
+    path: str
+    revision_path: str
+    size_bytes: int
+    md5: str | None  # hex
+    read: Callable[[int, int], Awaitable[AsyncIterator[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How many bytes were sent, and which files could not be: at the source they are not what was said."""
+
+    sent_bytes: int
+    changed: tuple[RemoteFile, ...]
+
+
+class Target(Protocol):
+    """Writes that are safe to repeat, except `create_run` and the metrics of `log_batch`."""
+
+    def under(self, guard: Guard) -> Self:
+        """The same target, whose every request asks `guard` first."""
+        ...
+
+    async def ensure_experiment(self, name: str) -> str:
+        """Find or create an experiment: its remote id."""
+        ...
+
+    async def find_run(self, experiment_id: str, run_id: str) -> RemoteRun | None:
+        """The run that was created for our `run_id`, whatever its stage."""
+        ...
+
+    async def create_run(self, experiment_id: str, run: NewRun) -> RemoteRun: ...
+
+    async def stage_of(self, run: RemoteRun) -> LifecycleStage: ...
+
+    async def set_stage(self, run: RemoteRun, stage: LifecycleStage) -> None: ...
+
+    async def log_batch(self, run: RemoteRun, batch: Batch) -> None:
+        """One request: the caller keeps to the target's limits."""
+        ...
+
+    async def delete_tag(self, run: RemoteRun, key: str) -> None:
+        """Absent is fine."""
+        ...
+
+    async def history(self, run: RemoteRun, key: str) -> Sequence[Metric]:
+        """Every point of one metric."""
+        ...
+
+    async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
+        """Copy what is not there yet."""
+        ...
+
+    async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
+        """Set name, status and end time; the answer is the stage the run has there."""
+        ...
+
+    def portal_url(self, run: RemoteRun) -> str | None: ...
+
+    async def probe(self) -> None:
+        """One cheap read that needs the same rights as the rest."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def tags_of(run: NewRun) -> tuple[Tag, ...]:
+    """The tags by which a mirrored run names its source."""
+    return (Tag("runmirror.run_id", run.run_id), Tag("runmirror.source", run.source))

@@ -1,0 +1,79 @@
+"""What the status routes answer."""
+
+from datetime import datetime
+from typing import Self
+
+from runmirror.mirror.status import MirrorStatus, RunMirrorStatus
+from runmirror.wire import Wire
+
+
+class MirrorStatusAnswer(Wire):
+    """`state` is `not_linked`, `ok` or `outage`; times are UTC; rates are means over the last five minutes."""
+
+    state: str
+    workspace_id: str | None = None
+    portal_url: str | None = None
+    linked_at: datetime | None = None
+    last_contact_at: datetime | None = None
+    last_error: str | None = None
+    last_error_at: datetime | None = None
+    runs_behind: int
+    runs_quarantined: int
+    lag_seconds: float | None = None
+    points_per_second: float
+    bytes_per_second: float
+    runs_per_minute: float
+
+    @classmethod
+    def of(cls, status: MirrorStatus) -> Self:
+        return cls(
+            state=status.state,
+            workspace_id=status.workspace_id,
+            portal_url=status.portal_base,
+            linked_at=status.linked_at,
+            last_contact_at=status.last_contact_at,
+            last_error=status.last_error,
+            last_error_at=status.last_error_at,
+            runs_behind=status.runs_behind,
+            runs_quarantined=status.runs_quarantined,
+            lag_seconds=status.lag_s,
+            points_per_second=status.points_per_s,
+            bytes_per_second=status.bytes_per_s,
+            runs_per_minute=status.runs_per_minute,
+        )
+
+
+class RunMirrorAnswer(Wire):
+    """`state` is `current`, `due`, `leased` or `quarantined`; `watermark` of `seq` writes are in the workspace."""
+
+    run_id: str
+    state: str
+    seq: int
+    watermark: int
+    attempt: int
+    behind_since: datetime | None = None
+    due_at: datetime
+    mirrored_at: datetime | None = None
+    remote_experiment_id: str | None = None
+    remote_run_id: str | None = None
+    portal_url: str | None = None
+    last_error: str | None = None
+    last_error_at: datetime | None = None
+
+    @classmethod
+    def of(cls, status: RunMirrorStatus) -> Self:
+        return cls(
+            run_id=status.run_id.hex,
+            state=status.state,
+            seq=status.seq,
+            watermark=status.watermark,
+            attempt=status.attempt,
+            behind_since=status.behind_since,
+            due_at=status.due_at,
+            mirrored_at=status.mirrored_at,
+            remote_experiment_id=status.remote_experiment_id,
+            remote_run_id=status.remote_run_id,
+            portal_url=status.portal_url,
+            last_error=status.last_error,
+            last_error_at=status.last_error_at,
+        )

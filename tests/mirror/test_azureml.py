@@ -1,0 +1,352 @@
+"""A worker and the emulated workspace: what stands there is what was logged, whatever goes wrong on the way."""
+
+import asyncio
+import base64
+import hashlib
+import math
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runmirror.artifacts.files import Store
+from runmirror.entities import LifecycleStage, Metric, RunStatus
+from runmirror.mirror import azureml, link, status
+from runmirror.mirror.azureml_artifacts import Sizes
+from runmirror.mirror.worker import Worker
+from runmirror.settings import Settings
+from tests.azureml_emulator.process import EmulatorProcess
+from tests.mirror.azure import files_of, points_of, remote_run
+from tests.mirror.factories import START_MS, Source, SourceRun, points
+
+
+def md5(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content).digest()).decode()
+
+
+def expected(key: str, count: int) -> list[tuple[int, int, float]]:
+    return [(point.step, point.timestamp_ms, point.value) for point in points(key, count)]
+
+
+async def a_run(source: Source, count: int = 450) -> SourceRun:
+    run = await source.run("wire", team="x")
+    await run.log(metrics=points("loss", count), params={"lr": "0.1"})
+    await run.upload("notes/a.txt", b"hello")
+    await run.finish()
+    return run
+
+
+async def check_complete(emulator: EmulatorProcess, run: SourceRun, count: int = 450) -> None:
+    remote = remote_run(emulator, run.run_id.hex)
+    assert points_of(remote, "loss") == expected("loss", count)
+    assert remote["params"] == {"lr": "0.1"}
+    assert files_of(remote) == {"notes/a.txt": (5, md5(b"hello"))}
+    assert (remote["run_name"], remote["status"], remote["user_id"]) == ("wire", "FINISHED", "ada")
+    assert (remote["start_time"], remote["end_time"]) == (START_MS, START_MS + 60_000)
+    assert (remote["tags"]["team"], remote["tags"]["runmirror.source"]) == ("x", "runmirror")
+    assert (await run.mirror()).state == "current"
+
+
+async def test_a_run_stands_in_the_workspace(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, engine: AsyncEngine
+) -> None:
+    run = await a_run(source)
+    await run.log(metrics=[Metric("odd", math.nan, START_MS, 1), Metric("odd", math.inf, START_MS, 2)])
+    await azure_worker.drain()
+    await check_complete(emulator, run)
+    odd = points_of(remote_run(emulator, run.run_id.hex), "odd")
+    assert math.isnan(odd[0][2])
+    assert emulator.requests(unknown=True) == []
+    assert emulator.requests(refused=True) == []
+    async with engine.connect() as connection:
+        told = await status.mirror_status(connection)
+    assert (told.state, told.workspace_id, told.runs_behind) == (status.OK, emulator.workspace_id, 0)
+    portal = (await run.mirror()).portal_url
+    assert portal.startswith(f"https://ml.azure.com/runs/{remote_run(emulator, run.run_id.hex)['run_id']}?wsid=")
+    assert portal.endswith(f"&tid={emulator.tenant_id}")
+
+
+async def test_a_finished_run_takes_no_more_requests_than_needed(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker
+) -> None:
+    await (await source.run("warm up")).finish()
+    await azure_worker.drain()
+    before = len(emulator.requests())
+    run = await source.run()
+    await run.log(metrics=points("m", 200), params={"p": "1"})
+    await run.finish()
+    await azure_worker.drain()
+    asked = [(r["method"], r["path"].rpartition("/")[2]) for r in emulator.requests()[before:]]
+    ours = [name for method, name in asked if name in {"search", "create", "log-batch", "update", "get", "get-history"}]
+    # The first search is the worker's opening probe of experiments.
+    assert ours == ["search", "search", "create", "log-batch", "update"]
+
+
+async def test_a_large_file_goes_in_blocks(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(azureml, "Sizes", lambda: Sizes(single_put=1000, block=700))
+    run = await source.run()
+    large, just, empty = bytes(range(256)) * 20, b"x" * 1000, b""
+    await run.upload("large.bin", large)
+    await run.upload("ünïcode & söns/100%.bin", just)
+    await run.upload("empty", empty)
+    await azure_worker.drain()
+    assert files_of(remote_run(emulator, run.run_id.hex)) == {
+        "large.bin": (5120, md5(large)), "ünïcode & söns/100%.bin": (1000, md5(just)), "empty": (0, md5(b"")),
+    }  # fmt: skip
+    blocks = [r for r in emulator.requests() if r["method"] == "PUT" and r["path"].endswith("large.bin")]
+    assert len(blocks) == 9
+
+
+@pytest.mark.parametrize("write_sas", [True, False])
+async def test_an_overwritten_file_is_overwritten_or_becomes_a_revision(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, write_sas: bool
+) -> None:
+    emulator.change_settings(write_sas=write_sas)
+    run = await source.run()
+    await run.upload("a.txt", b"first")
+    await azure_worker.drain()
+    await run.upload("a.txt", b"other")
+    seq = (await run.mirror()).seq
+    await azure_worker.drain()
+    found = files_of(remote_run(emulator, run.run_id.hex))
+    first, other = (5, md5(b"first")), (5, md5(b"other"))
+    assert found == ({"a.txt": other} if write_sas else {"a.txt": first, f"runmirror/revisions/{seq}/a.txt": other})
+    await run.upload("a.txt", b"other")  # the same again: nothing new, whichever path has it
+    await run.delete_file("a.txt")
+    await azure_worker.drain()
+    assert files_of(remote_run(emulator, run.run_id.hex)) == found
+
+
+@pytest.mark.parametrize("write_sas", [True, False])
+async def test_a_file_registered_but_not_uploaded_is_uploaded(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, write_sas: bool
+) -> None:
+    emulator.change_settings(write_sas=write_sas)
+    emulator.add_fault("reset_before", {"host": "*.blob.*", "method": "PUT"})
+    run = await a_run(source)
+    await azure_worker.drain()
+    await check_complete(emulator, run)
+
+
+async def test_tags_names_and_stages_follow(source: Source, emulator: EmulatorProcess, azure_worker: Worker) -> None:
+    run = await a_run(source)
+    await azure_worker.drain()
+    await run.update(RunStatus.RUNNING, name="renamed")
+    await run.delete_tag("team")
+    await run.log(tags={"new": "1"}, metrics=points("loss", 1, first=450))
+    await azure_worker.drain()
+    remote = remote_run(emulator, run.run_id.hex)
+    assert (remote["run_name"], remote["status"]) == ("renamed", "RUNNING")
+    assert ("team" in remote["tags"], remote["tags"]["new"]) == (False, "1")
+    await run.move(LifecycleStage.DELETED)
+    await azure_worker.drain()
+    assert remote_run(emulator, run.run_id.hex)["lifecycle_stage"] == "deleted"
+    await run.move(LifecycleStage.ACTIVE)
+    await run.log(metrics=points("loss", 1, first=451))
+    await azure_worker.drain()
+    remote = remote_run(emulator, run.run_id.hex)
+    assert (remote["lifecycle_stage"], points_of(remote, "loss")) == ("active", expected("loss", 452))
+
+
+@pytest.mark.parametrize("kind", ["reset_after", "reset_before", "truncate"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "runs/create",
+        "runs/log-batch",
+        "runs/update",
+        "experiments/create",
+        "batch/metadata",
+        "runs/search",
+        "get-by-name",
+    ],
+)
+async def test_a_lost_answer_changes_nothing(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, path: str, kind: str
+) -> None:
+    experiment_id = await source.experiment("elsewhere")
+    run = await source.run("wire", experiment_id=experiment_id, team="x")
+    await run.log(metrics=points("loss", 450), params={"lr": "0.1"})
+    await run.upload("notes/a.txt", b"hello")
+    await run.finish()
+    emulator.add_fault(kind, {"path": path}, skip=1 if path == "runs/log-batch" else 0)
+    await azure_worker.drain()
+    assert [fault["hits"] for fault in emulator.faults()] == [1]
+    await check_complete(emulator, run)
+
+
+@pytest.mark.parametrize(
+    ("status_code", "headers", "times"),
+    [(429, {"Retry-After": "0.2"}, 3), (429, {}, 2), (503, {"Retry-After": "0"}, 2), (500, {}, 3), (403, {}, 2),
+     (401, {}, 1), (502, {}, 1), (408, {}, 1)],
+)  # fmt: skip
+async def test_a_workspace_that_says_no_for_a_while_is_waited_for(
+    source: Source,
+    emulator: EmulatorProcess,
+    azure_worker: Worker,
+    status_code: int,
+    headers: dict[str, str],
+    times: int,
+) -> None:
+    runs = [await a_run(source) for _ in range(3)]
+    emulator.add_fault("status", {"path": "log-batch"}, status=status_code, headers=headers, times=times, skip=2)
+    await azure_worker.drain()
+    assert [fault["hits"] for fault in emulator.faults()] == [times]
+    for run in runs:
+        await check_complete(emulator, run)
+        assert (await run.mirror()).attempt == 0
+
+
+async def test_retry_after_is_honoured(source: Source, emulator: EmulatorProcess, azure_worker: Worker) -> None:
+    run = await a_run(source)
+    emulator.add_fault("status", {"path": "log-batch"}, status=429, headers={"Retry-After": "1"})
+    started = asyncio.get_running_loop().time()
+    await azure_worker.drain()
+    assert asyncio.get_running_loop().time() - started >= 1
+    await check_complete(emulator, run)
+
+
+async def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(
+    source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store
+) -> None:
+    run = await a_run(source)
+    emulator.add_fault("hang_after", {"path": "log-batch"}, seconds=60)
+    emulator.add_fault("hang", {"path": "batch/metadata"}, seconds=60)
+    patience = {"mirror_timeout": timedelta(seconds=0.5)}
+    await Worker(azure_settings.model_copy(update=patience), engine, store).drain()
+    await check_complete(emulator, run)
+
+
+async def test_a_poisoned_run_is_set_aside_with_azures_reason(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker
+) -> None:
+    poison = await source.run("poison")
+    for part in range(3):
+        await poison.log(params={f"p{part}-{n}": "1" for n in range(100)})
+    healthy = await a_run(source)
+    await azure_worker.drain()
+    mirror = await poison.mirror()
+    assert mirror.state == "quarantined"
+    assert "FieldName=Parameters, Limit=200" in mirror.last_error
+    assert "request id" in mirror.last_error
+    await check_complete(emulator, healthy)
+
+
+async def test_a_run_that_vanished_is_set_aside(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker
+) -> None:
+    run = await a_run(source)
+    await azure_worker.drain()
+    emulator.reset()
+    await run.log(tags={"more": "1"})
+    await azure_worker.drain()
+    mirror = await run.mirror()
+    assert (mirror.state, "not in the workspace any more" in mirror.last_error) == ("quarantined", True)
+
+
+async def test_tokens_are_renewed_for_as_long_as_it_takes(
+    source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store
+) -> None:
+    emulator.change_settings(token_lifetime=3)
+    worker = Worker(azure_settings, engine, store)
+    running = asyncio.create_task(worker.run())
+    run = await source.run()
+    loop = asyncio.get_running_loop()
+    started, step = loop.time(), 0
+    while loop.time() - started < 10:
+        await run.log(metrics=points("loss", 20, first=step))
+        step += 20
+        await asyncio.sleep(0.1)  # the passing of time is what is tested
+    async with asyncio.timeout(20):
+        while (await run.mirror()).state != "current":
+            await asyncio.sleep(0.05)
+    await worker.stop()
+    await running
+    assert points_of(remote_run(emulator, run.run_id.hex), "loss") == expected("loss", step)
+    tokens = [r for r in emulator.requests() if r["path"].endswith("/oauth2/v2.0/token")]
+    assert 3 <= len(tokens) <= 12
+    assert [r for r in emulator.requests(refused=True)] == []
+
+
+async def test_a_workspace_that_is_away_is_told_and_caught_up_with(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, engine: AsyncEngine
+) -> None:
+    fault = emulator.add_fault("status", {"host": "*.azureml.ms"}, status=503, times=-1)
+    running = asyncio.create_task(azure_worker.run())
+    run = await a_run(source)
+    async with asyncio.timeout(20):
+        while True:
+            async with engine.connect() as connection:
+                told = await status.mirror_status(connection)
+            if told.state == status.OUTAGE:
+                break
+            await asyncio.sleep(0.05)
+    assert "503" in (told.last_error or "")
+    assert told.runs_behind == 1
+    with emulator.control() as control:
+        control.delete(f"/faults/{fault}").raise_for_status()
+    async with asyncio.timeout(20):
+        while (await run.mirror()).state != "current":
+            await asyncio.sleep(0.05)
+    await azure_worker.stop()
+    await running
+    async with engine.connect() as connection:
+        assert (await status.mirror_status(connection)).state == status.OK
+    await check_complete(emulator, run)
+
+
+async def test_a_wrong_secret_is_told_without_the_secret(
+    source: Source,
+    emulator: EmulatorProcess,
+    azure_worker: Worker,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong-and-secret")
+    await source.run()
+    with pytest.raises(TimeoutError):
+        await azure_worker.drain(timeout_s=3)
+    async with engine.connect() as connection:
+        told = await status.mirror_status(connection)
+    assert told.state == status.OUTAGE
+    assert "AADSTS" in (told.last_error or "")
+    assert "wrong-and-secret" not in (told.last_error or "")
+
+
+async def test_linking_proves_access_and_a_running_worker_follows(
+    source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store
+) -> None:
+    run = await a_run(source)
+    unlinked = azure_settings.model_copy(update={"azureml_workspace": None})
+    worker = Worker(unlinked, engine, store)
+    running = asyncio.create_task(worker.run())
+    report = await link.link(engine, unlinked, emulator.workspace_id)
+    assert (report.relinked, report.runs_behind) == (False, 1)
+    async with asyncio.timeout(20):
+        while (await run.mirror()).state != "current":
+            await asyncio.sleep(0.05)
+    await worker.stop()
+    await running
+    await check_complete(emulator, run)
+
+
+async def test_a_workspace_that_is_not_there_is_not_linked(
+    emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine
+) -> None:
+    with pytest.raises(Exception, match="cannot be read"):
+        await link.link(engine, azure_settings, emulator.workspace_id + "2")
+    async with engine.connect() as connection:
+        assert await link.read_link(connection) is None
+
+
+async def test_a_tracking_uri_alone_is_enough(
+    source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store
+) -> None:
+    run = await a_run(source)
+    uri = emulator.ready["tracking_uri"]
+    by_uri = azure_settings.model_copy(update={"azureml_workspace": None, "azureml_tracking_uri": uri})
+    await Worker(by_uri, engine, store).drain()
+    await check_complete(emulator, run)
+    assert not [r for r in emulator.requests() if r["host"] == "management.azure.com"]

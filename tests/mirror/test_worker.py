@@ -1,0 +1,260 @@
+"""One worker and a target in memory: everything arrives, once, in order, and nothing stands in another run's way."""
+
+import asyncio
+import math
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runmirror.entities import LifecycleStage, Metric, RunStatus
+from runmirror.mirror.queue import PORTAL_TAG, REMOTE_RUN_TAG, STATUS_TAG
+from runmirror.mirror.target import TargetThrottled, TargetUnauthorized, TargetUnavailable
+from runmirror.mirror.worker import Worker
+from tests.mirror.conftest import MakeWorker
+from tests.mirror.factories import START_MS, Source, points
+from tests.mirror.memory_target import Failure, MemoryTarget
+
+
+async def test_a_run_is_mirrored_whole(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    run = await source.run("first", team="x")
+    await run.log(metrics=[*points("loss", 5), Metric("acc", math.nan, START_MS, 3)], params={"lr": "0.1"})
+    await run.upload("plots/a.txt", b"hello")
+    await run.finish()
+    await worker.drain()
+    remote = target.of(run.run_id.hex)
+    assert [metric for metric in remote.metrics if metric.key == "loss"] == points("loss", 5)
+    assert [(m.step, math.isnan(m.value)) for m in remote.metrics if m.key == "acc"] == [(3, True)]
+    assert remote.params == {"lr": "0.1"}
+    assert remote.tags == {
+        "runmirror.run_id": run.run_id.hex, "runmirror.source": "runmirror", "team": "x", "mlflow.runName": "first",
+    }  # fmt: skip
+    assert remote.files == {"plots/a.txt": b"hello"}
+    assert (remote.name, remote.status, remote.end_time_ms) == ("first", RunStatus.FINISHED, START_MS + 60_000)
+    mirror = await run.mirror()
+    assert (mirror.state, mirror.watermark, mirror.behind_since) == ("current", mirror.seq, None)
+
+
+async def test_the_source_run_shows_where_it_stands(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    run = await source.run()
+    await worker.drain()
+    remote_id = target.of(run.run_id.hex).run_id
+    shown = {
+        STATUS_TAG: "mirrored", REMOTE_RUN_TAG: remote_id, PORTAL_TAG: f"https://portal.example/runs/{remote_id}",
+    }  # fmt: skip
+    assert {key: value for key, value in (await run.tags()).items() if key.startswith("runmirror.")} == shown
+    before = await run.mirror()
+    await worker.drain()
+    assert (await run.mirror()).seq == before.seq, "tags of the mirror start no new round"
+    await run.log(params={"a": "1"})
+    assert (await run.tags())[STATUS_TAG] == "pending"
+    await worker.drain()
+    assert (await run.tags())[STATUS_TAG] == "mirrored"
+
+
+async def test_the_state_is_sent_after_all_data(source: Source, target: MemoryTarget, make_worker: MakeWorker) -> None:
+    run = await source.run()
+    await run.finish()
+    for step in range(30):
+        await run.log(metrics=points(f"m{step}", 100))
+    await make_worker(target, mirror_page_rows=2000).drain()
+    assert len(target.of(run.run_id.hex).metrics) == 3000
+    assert target.calls.count("update_run") == 1
+    assert target.calls[-1] == "update_run"
+
+
+async def test_changes_after_the_end_arrive(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    run = await source.run("old name", a="1", b="2")
+    await run.finish()
+    await worker.drain()
+    await run.update(RunStatus.RUNNING, name="new name")
+    await run.log(metrics=points("late", 2), tags={"a": "3"})
+    await run.delete_tag("b")
+    await worker.drain()
+    remote = target.of(run.run_id.hex)
+    assert (remote.name, remote.status) == ("new name", RunStatus.RUNNING)
+    assert (remote.tags["a"], "b" in remote.tags, remote.metrics) == ("3", False, points("late", 2))
+
+
+async def test_a_deleted_run_is_deleted_and_a_restored_one_takes_data_again(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    run = await source.run()
+    await run.log(metrics=points("m", 1))
+    await worker.drain()
+    await run.move(LifecycleStage.DELETED)
+    await worker.drain()
+    assert target.of(run.run_id.hex).stage is LifecycleStage.DELETED
+    await run.move(LifecycleStage.ACTIVE)
+    await run.log(metrics=points("m", 1, first=1))
+    await run.log(params={"p": "1"})
+    await worker.drain()
+    remote = target.of(run.run_id.hex)
+    assert (remote.stage, remote.metrics, remote.params) == (LifecycleStage.ACTIVE, points("m", 2), {"p": "1"})
+    await run.log(metrics=points("m", 1, first=2))
+    await run.move(LifecycleStage.DELETED)
+    await worker.drain()
+    assert (remote.stage, remote.metrics) == (LifecycleStage.DELETED, points("m", 3))
+    assert (await run.mirror()).state == "current"
+
+
+async def test_users_cannot_speak_in_the_mirrors_name(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    run = await source.run()
+    await run.log(tags={"runmirror.run_id": "forged", STATUS_TAG: "mine", "mlflow.parentRunId": "0" * 32})
+    await worker.drain()
+    remote = target.of(run.run_id.hex)
+    assert remote.tags["runmirror.parent_run_id"] == "0" * 32
+    assert not {STATUS_TAG, "mlflow.parentRunId"} & remote.tags.keys()
+    assert (await run.tags())[STATUS_TAG] == "mirrored"
+
+
+async def test_logged_models_are_folders_of_the_run(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    run = await source.run()
+    first, second = await run.log_model("model"), await run.log_model("model")
+    await run.upload("MLmodel", b"one", model_id=first)
+    await run.upload("MLmodel", b"two", model_id=second)
+    await worker.drain()
+    assert target.of(run.run_id.hex).files == {"model/MLmodel": b"one", f"runmirror/models/{second}/MLmodel": b"two"}
+
+
+async def test_a_lost_answer_makes_no_second_run(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    run = await source.run()
+    target.failures.append(Failure("create_run", TargetUnavailable("reset", uncertain=True), after=True))
+    await worker.drain()
+    target.of(run.run_id.hex)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_after_a_lost_answer_only_missing_points_are_sent(
+    source: Source, target: MemoryTarget, worker: Worker, after: bool
+) -> None:
+    run = await source.run()
+    odd = [Metric("odd", value, START_MS, 1) for value in (math.nan, -0.0, 1e308, 5e-324)]
+    await run.log(metrics=points("m", 500) + odd)
+    failure = Failure("log_batch", TargetUnavailable("reset", uncertain=True), after=after)
+    target.failures.append(failure)
+    await worker.drain()
+    assert failure.times == 0
+    sent = target.of(run.run_id.hex).metrics
+    assert sorted(m.step for m in sent if m.key == "m") == list(range(500))
+    assert sorted(repr(m.value) for m in sent if m.key == "odd") == sorted(repr(m.value) for m in odd)
+
+
+async def test_a_workspace_linked_again_gets_no_point_twice(
+    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
+) -> None:
+    run = await source.run()
+    await run.log(metrics=points("m", 10))
+    await worker.drain()
+    async with engine.begin() as connection:  # as if another workspace had been linked in between
+        await connection.execute(
+            text("UPDATE mirrors SET state = 'due', watermark = 0, info_watermark = 0, sent_upto = 0, "
+                 "remote_run_id = NULL, remote_experiment_id = NULL")
+        )  # fmt: skip
+    await worker.drain()
+    assert target.of(run.run_id.hex).metrics == points("m", 10)
+
+
+async def test_a_poisoned_run_is_set_aside_and_the_others_flow(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    poison, healthy = await source.run("poison"), await source.run("healthy")
+    for half in range(3):
+        await poison.log(params={f"p{half}-{n}": "1" for n in range(100)})
+    await healthy.log(metrics=points("m", 3))
+    await worker.drain()
+    mirror = await poison.mirror()
+    assert (mirror.state, mirror.last_error) == ("quarantined", "FieldName=Parameters, Limit=200")
+    assert (await poison.tags())[STATUS_TAG] == "quarantined"
+    assert target.of(healthy.run_id.hex).metrics == points("m", 3)
+    assert (await healthy.mirror()).state == "current"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TargetThrottled("slow down", retry_after_s=0.05),
+        TargetUnavailable("503"),
+        TargetUnauthorized("403"),
+    ],
+)
+async def test_an_outage_costs_no_run_an_attempt(
+    source: Source, target: MemoryTarget, worker: Worker, error: Exception
+) -> None:
+    runs = [await source.run(f"run {n}") for n in range(6)]
+    target.failures.append(Failure("log_batch", error, times=7))
+    await worker.drain()
+    for run in runs:
+        mirror = await run.mirror()
+        assert (mirror.state, mirror.attempt) == ("current", 0)
+        target.of(run.run_id.hex)
+
+
+async def test_a_run_that_alone_makes_the_workspace_fail_does_not_stop_the_others(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    cursed = await source.run("cursed")
+    others = [await source.run(f"run {n}") for n in range(8)]
+    target.failures.append(Failure("log_batch", TargetUnavailable("500"), times=-1, run_id=cursed.run_id.hex))
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while {(await run.mirror()).state for run in others} != {"current"}:
+            await asyncio.sleep(0.02)
+    await worker.stop()
+    await running
+    assert (await cursed.mirror()).state == "due"
+
+
+async def test_a_file_that_vanished_is_given_up_after_some_attempts(
+    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
+) -> None:
+    run = await source.run()
+    await run.upload("a.txt", b"hello")
+    await source.store.delete(f"0/{run.run_id.hex}/artifacts/a.txt")
+    await worker.drain()
+    mirror = await run.mirror()
+    assert mirror.state == "quarantined"
+    assert "'a.txt'" in mirror.last_error
+
+
+async def test_a_file_that_is_deleted_while_it_is_copied_is_no_error(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    run = await source.run()
+    await run.upload("a.txt", b"hello")
+    deleted: list[asyncio.Task[None]] = []
+    copy_files = target.copy_files
+
+    async def delete_first(*arguments: object) -> object:
+        if not deleted:
+            deleted.append(asyncio.create_task(run.delete_file("a.txt")))
+            await deleted[0]
+        return await copy_files(*arguments)  # type: ignore[arg-type]
+
+    target.copy_files = delete_first  # type: ignore[assignment, method-assign]
+    await worker.drain()
+    assert (await run.mirror()).state == "current"
+    assert target.of(run.run_id.hex).files == {}
+
+
+async def test_without_a_link_nothing_is_tried(source: Source, make_worker: MakeWorker) -> None:
+    run = await source.run()
+    target = MemoryTarget()
+    await make_worker(target).drain()
+    assert (target.calls, (await run.mirror()).state) == ([], "due")
+
+
+async def test_a_write_wakes_the_worker_and_stopping_gives_leases_back(
+    source: Source, target: MemoryTarget, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(target, mirror_poll=timedelta(hours=1))
+    running = asyncio.create_task(worker.run())
+    for round_ in range(3):
+        run = await source.run(f"round {round_}")
+        async with asyncio.timeout(10):
+            while (await run.mirror()).state != "current":
+                await asyncio.sleep(0.02)
+    await worker.stop()
+    async with asyncio.timeout(10):
+        await running
