@@ -1,5 +1,6 @@
 """Migrations: alone they make the schema the code describes, and many may start at once."""
 
+import asyncio
 import itertools
 import subprocess
 import sys
@@ -34,12 +35,18 @@ async def test_the_migrated_schema_is_the_one_the_code_describes(engine: AsyncEn
         assert await connection.run_sync(differences) == []
 
 
-async def test_replicas_that_start_at_once_migrate_once(empty_database: str) -> None:
+def start_four(database_url: str) -> list[tuple[int, str]]:
+    """Exit codes and errors of four processes that migrate at once."""
     program = "import sys; from runmirror.migrate import migrate; migrate(sys.argv[1])"
-    command = [sys.executable, "-W", "ignore", "-c", program, empty_database]
-    starting = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
-    outcomes = [(child.communicate()[1].decode(), child.returncode) for child in starting]
-    assert [code for _, code in outcomes] == [0] * 4, outcomes
+    command = [sys.executable, "-W", "ignore", "-c", program, database_url]
+    starting = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [child.communicate()[1] for child in starting]
+    return [(child.returncode, error) for child, error in zip(starting, errors, strict=True)]
+
+
+async def test_replicas_that_start_at_once_migrate_once(empty_database: str) -> None:
+    outcomes = await asyncio.to_thread(start_four, empty_database)
+    assert [code for code, _ in outcomes] == [0] * 4, outcomes
     engine = create_async_engine(make_url(empty_database).set(drivername="postgresql+asyncpg"))
     async with engine.connect() as connection:
         assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == head_revision()

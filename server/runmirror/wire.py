@@ -71,4 +71,7 @@ class RunIdWire(Wire):
 
 def missing(name: str) -> str:
     """MLflow's sentence about a required field that is not there."""
-    return f"Missing value for required parameter '{name}'. See the API docs for more information about request parameters."
+    return (
+        f"Missing value for required parameter '{name}'. "
+        "See the API docs for more information about request parameters."
+    )

@@ -39,7 +39,9 @@ def postgres_of_its_own(open_folder: Path) -> Iterator[Postgres]:
 @pytest.fixture
 def server(postgres_of_its_own: Postgres, open_folder: Path) -> Iterator[Server]:
     url = postgres_of_its_own.server.get_uri()
-    with serving(open_folder / "data", "--no-mirror", RUNMIRROR_DATABASE_URL=url, RUNMIRROR_DB_POOL_TIMEOUT="2") as made:
+    with serving(
+        open_folder / "data", "--no-mirror", RUNMIRROR_DATABASE_URL=url, RUNMIRROR_DB_POOL_TIMEOUT="2"
+    ) as made:
         yield made
 
 

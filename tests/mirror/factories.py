@@ -91,7 +91,7 @@ class SourceRun:
                 text("SELECT key, value FROM tags WHERE run_id = :run_id AND value IS NOT NULL"),
                 {"run_id": self.run_id},
             )
-            return {key: value for key, value in found}
+            return dict(tuple(row) for row in found)
 
     def _artifacts(self) -> Artifacts:
         def writing() -> AbstractAsyncContextManager[AsyncConnection]:

@@ -267,7 +267,7 @@ async def test_tokens_are_renewed_for_as_long_as_it_takes(
     assert points_of(remote_run(emulator, run.run_id.hex), "loss") == expected("loss", step)
     tokens = [r for r in emulator.requests() if r["path"].endswith("/oauth2/v2.0/token")]
     assert 3 <= len(tokens) <= 12
-    assert [r for r in emulator.requests(refused=True)] == []
+    assert emulator.requests(refused=True) == []
 
 
 async def test_a_workspace_that_is_away_is_told_and_caught_up_with(

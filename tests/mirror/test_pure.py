@@ -140,10 +140,13 @@ def test_retry_after_is_seconds_or_a_date_by_the_servers_clock() -> None:
 @pytest.mark.parametrize(
     "secret",
     [
-        "https://a.blob.core.windows.net/c/b?sv=1&sig=S3CRET", "Authorization: Bearer S3CRET.a.b", "client_secret=S3CRET",
-        "sig=S3CRET&x", "token eyJhbGciS3CRET.eyJhdWQiOiJ4IS3CRET.S3CRET",
+        "https://a.blob.core.windows.net/c/b?sv=1&sig=S3CRET",
+        "Authorization: Bearer S3CRET.a.b",
+        "client_secret=S3CRET",
+        "sig=S3CRET&x",
+        "token eyJhbGciS3CRET.eyJhdWQiOiJ4IS3CRET.S3CRET",
     ],
-)  # fmt: skip
+)
 def test_secrets_are_taken_out(secret: str) -> None:
     assert "S3CRET" not in redact(f"failed: {secret} \x00\ud800 end")
     assert redact(f"failed: {secret} end").endswith("end")
@@ -153,13 +156,16 @@ def test_secrets_are_taken_out(secret: str) -> None:
     "uri",
     [
         f"azureml://eastus.api.azureml.ms.evil.example/mlflow/v1.0{WORKSPACE}",
-        f"azureml://evil.example/mlflow/v1.0{WORKSPACE}", f"azureml://user@eastus.api.azureml.ms/mlflow/v1.0{WORKSPACE}",
-        f"azureml://eastus.api.azureml.ms:444/mlflow/v1.0{WORKSPACE}", f"https://eastus.api.azureml.ms{WORKSPACE}",
-        "azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s", "azureml://evilazureml.ms/mlflow/v1.0" + WORKSPACE,
+        f"azureml://evil.example/mlflow/v1.0{WORKSPACE}",
+        f"azureml://user@eastus.api.azureml.ms/mlflow/v1.0{WORKSPACE}",
+        f"azureml://eastus.api.azureml.ms:444/mlflow/v1.0{WORKSPACE}",
+        f"https://eastus.api.azureml.ms{WORKSPACE}",
+        "azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s",
+        "azureml://evilazureml.ms/mlflow/v1.0" + WORKSPACE,
     ],
-)  # fmt: skip
+)
 def test_tokens_go_to_azures_hosts_only(uri: str) -> None:
-    with pytest.raises(ValueError, match="(?i)azure"):
+    with pytest.raises(ValueError, match=r"(?i)azure"):
         parse_tracking_uri(uri)
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runmirror.mirror import queries
 from runmirror.mirror.queue import Lease
 from tests.mirror.factories import Source, SourceRun, points
-from tests.mirror.test_queue import claim
 from tests.mirror.memory_target import MemoryTarget
+from tests.mirror.test_queue import claim
 
 
 async def pages(engine: AsyncEngine, lease: Lease, most: int) -> list[queries.Page]:

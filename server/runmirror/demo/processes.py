@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -106,8 +106,8 @@ class Child:
         while self.running and progress.passed_s < _STOP_S:
             progress.tell()
             time.sleep(_POLL_S)
-        if self.running:
-            os.killpg(self._process.pid, signal.SIGKILL)  # its session is ours alone: Child made it
+        with suppress(ProcessLookupError):  # what is left of it and of those it started: the session is ours alone
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
@@ -117,7 +117,7 @@ class Children:
     def __init__(self, folder: Path, say: Say) -> None:
         self._folder = folder
         self._say = say
-        self._children: list[Child] = []
+        self._ending = ExitStack()
         self._watched: list[Child] = []
         self._stopping = False
 
@@ -127,11 +127,11 @@ class Children:
 
     def __exit__(self, *_: object) -> None:
         self._stopping = True
-        with ExitStack() as last_first:  # and all of them, whatever befalls one
+        try:
+            self._ending.close()
+        finally:
             for number, handler in self._before.items():
-                last_first.callback(signal.signal, number, handler)
-            for child in self._children:
-                last_first.callback(child.stop, self._say)
+                signal.signal(number, handler)
 
     def start(
         self,
@@ -144,10 +144,14 @@ class Children:
     ) -> Child:
         """Start a program with `given` on its standard input; without an `essential` one nothing can go on."""
         child = Child(name, command, environment, self._folder, given)
-        self._children.append(child)
+        self._ending.callback(child.stop, self._say)
         if essential:
             self._watched.append(child)
         return child
+
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Do this after everything has ended that is started from now on."""
+        self._ending.callback(act)
 
     def check(self) -> None:
         """Raises `ChildFailed` when an essential program has ended."""

@@ -1,9 +1,13 @@
 """The two services of the demo: the workspace (an emulator) and a runmirror that mirrors into it."""
 
 import json
+import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from runmirror.demo.processes import Child, Children
 
 LOOPBACK = "127.0.0.1"
 _START_S = 60.0
+_POSTGRES_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ def start_server(
     linked = {"RUNMIRROR_AZUREML_WORKSPACE": workspace.arm_id, **workspace.network(), **workspace.credentials()}
     port = port or _free_port()
     command = [sys.executable, "-m", "runmirror", "serve", "--data-dir", str(folder / "data"), "--port", str(port)]
+    children.at_end(lambda: _stop_postgres(folder / "data" / "postgres" / "postmaster.pid"))
     child = children.start("server", command, {**environment, **linked}, essential=True)
     url = f"http://{LOOPBACK}:{port}"
     with loopback_client(url) as http:
@@ -90,6 +96,15 @@ def start_server(
 def loopback_client(url: str) -> httpx.Client:
     """A client for our own server, whatever proxy the environment names."""
     return httpx.Client(base_url=url, trust_env=False, timeout=10.0)
+
+
+def _stop_postgres(pid_file: Path) -> None:
+    """End the Postgres of a server that could not do so itself; after a clean end the file is not there."""
+    with suppress(FileNotFoundError, ProcessLookupError, IndexError, ValueError):
+        os.kill(int(pid_file.read_text(encoding="utf-8").split()[0]), signal.SIGINT)  # its "fast shutdown"
+        deadline = time.monotonic() + _POSTGRES_STOP_S
+        while pid_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def _answers(http: httpx.Client) -> bool:

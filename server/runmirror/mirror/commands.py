@@ -31,9 +31,7 @@ async def link_workspace(settings: Settings, database_url: str, report: Callable
     report(f"  {linked.portal_base}")
     if linked.relinked:
         report("  another workspace was linked before: every run will be mirrored to this one")
-    report(
-        f"{linked.runs_behind} runs to mirror; `runmirror serve` or `runmirror worker` does it, `runmirror status` shows it"
-    )
+    report(f"{linked.runs_behind} runs to mirror: `runmirror serve` or `runmirror worker` does it")
 
 
 async def read_status(settings: Settings, database_url: str) -> MirrorStatusAnswer:

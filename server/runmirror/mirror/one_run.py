@@ -46,7 +46,10 @@ class Tools:
 
 
 class OneRun:
-    """The work under one lease. Raises `LeaseLost`, `TargetError`, `SourceChanged`, `SourceUnavailable`, `RunRestored`."""
+    """The work under one lease.
+
+    Raises `LeaseLost`, `TargetError`, `SourceChanged`, `SourceUnavailable`, `RunRestored`.
+    """
 
     def __init__(self, tools: Tools, target: Target, keeper: Keeper, lease: Lease) -> None:
         self._tools = tools
