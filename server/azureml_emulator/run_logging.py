@@ -42,7 +42,7 @@ def read_point(entry: Json) -> MetricPoint:
     return MetricPoint(
         key=fields.text(entry, "key"),
         value=fields.number(entry, "value"),
-        timestamp=fields.optional_integer(entry, "timestamp") or now_ms(),
+        timestamp=now_ms() if (given := fields.optional_integer(entry, "timestamp")) is None else given,
         step=fields.optional_integer(entry, "step") or 0,
     )
 

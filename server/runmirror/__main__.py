@@ -48,6 +48,7 @@ def serve(**flags: Any) -> None:
     from runmirror.supervisor import worker_process
 
     settings = read_settings(flags)
+    _trust(settings)
     _end_in_order()
     with _database(settings) as url:
         _migrate(url)
@@ -75,13 +76,14 @@ def serve(**flags: Any) -> None:
 @click.option("--azureml-workspace", help="ARM id of the workspace to mirror into, or the path of its config.json")
 def worker(**flags: Any) -> None:
     """Mirror runs into the linked workspace, apart from any server; run as many as you like."""
+    settings = read_settings(flags)
+    _trust(settings)
     from runmirror.mirror.worker import run_worker
     from runmirror.supervisor import stop_with_parent
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for noisy in ("azure", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    settings = read_settings(flags)
     stop_with_parent()
     with _database(settings) as url:
         asyncio.run(run_worker(settings, url))
@@ -163,6 +165,15 @@ def settings_environment(flags: dict[str, Any], database_url: str) -> dict[str, 
     """The given flags as RUNMIRROR_* variables, for the processes that `serve` starts."""
     given = {**{name: value for name, value in flags.items() if value is not None}, "database_url": database_url}
     return {f"RUNMIRROR_{name.upper()}": str(value) for name, value in given.items()}
+
+
+def _trust(settings: Settings) -> None:
+    """One authority file for every client: aiohttp, below the blob client, knows only SSL_CERT_FILE.
+
+    It reads it when it is imported, and a file handed to the blob client would be parsed anew for every request.
+    """
+    if settings.ca_bundle is not None:
+        os.environ["SSL_CERT_FILE"] = settings.ca_bundle
 
 
 def _end_in_order() -> None:

@@ -35,7 +35,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = create_engine(settings, database_url)
+        app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
         app.state.artifacts = create_store(settings)
         try:
             yield

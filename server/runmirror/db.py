@@ -6,6 +6,7 @@ so an identity map would only cost time.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -14,14 +15,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from runmirror.errors import Busy, InvalidParameter, RunmirrorError, Unavailable
+from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
 from runmirror.settings import Settings
 
+_TIMED_OUT = "57014"
 _BAD_VALUE_CLASS = "22"  # SQLSTATE class "data exception": a value Postgres cannot store
 
 
-def create_engine(settings: Settings, database_url: str) -> AsyncEngine:
-    """An engine with a bounded pool; `database_url` is `postgresql://…`, as users write it."""
+def create_engine(settings: Settings, database_url: str, *, statement_timeout: timedelta = timedelta(0)) -> AsyncEngine:
+    """An engine with a bounded pool; `database_url` is `postgresql://…`, as users write it; timeout 0 is none."""
     url = make_url(database_url)
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError(f"runmirror needs Postgres: {url.get_backend_name()} is not supported (postgresql://…)")
@@ -33,7 +35,11 @@ def create_engine(settings: Settings, database_url: str) -> AsyncEngine:
         pool_recycle=1800,
         connect_args={
             "timeout": 10,
-            "server_settings": {"application_name": "runmirror", "idle_in_transaction_session_timeout": "60000"},
+            "server_settings": {
+                "application_name": "runmirror",
+                "idle_in_transaction_session_timeout": "60000",
+                "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
+            },
         },
     )
 
@@ -86,6 +92,8 @@ def answer_for(error: DBAPIError, *, wrote_nothing: bool) -> Exception:
         if wrote_nothing:
             return Busy(gone + "nothing was written, try again.")
         return Unavailable(gone + "try again.")
+    if _sqlstate(error) == _TIMED_OUT:
+        return TookTooLong("The request took the database too long (RUNMIRROR_DB_STATEMENT_TIMEOUT): ask for less.")
     if _sqlstate(error).startswith(_BAD_VALUE_CLASS) or type(error.orig).__name__ == "DataError":
         return unstorable()
     return error

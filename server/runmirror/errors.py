@@ -65,6 +65,12 @@ class Unavailable(RunmirrorError):
     code, status, retry_after_s = "TEMPORARILY_UNAVAILABLE", 503, 2
 
 
+class TookTooLong(RunmirrorError):
+    """Not 429 and not 503: a client would only ask for the same again."""
+
+    code, status = "DEADLINE_EXCEEDED", 504
+
+
 class ExperimentNotFound(DoesNotExist):
     def __init__(self, experiment_id: str) -> None:
         super().__init__(f"No Experiment with id={experiment_id} exists")
@@ -83,6 +89,16 @@ class RunNotFound(DoesNotExist):
 class LoggedModelNotFound(DoesNotExist):
     def __init__(self, model_id: str) -> None:
         super().__init__(f"Logged model with ID '{model_id}' not found.")
+
+
+class RegisteredModelNotFound(DoesNotExist):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Registered Model with name={name} not found")
+
+
+class ModelVersionNotFound(DoesNotExist):
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"Model Version (name={name}, version={version}) not found")
 
 
 class ArtifactNotFound(DoesNotExist):

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     db_pool_timeout: Duration = Field(
         timedelta(seconds=10), description="how long a request waits for a connection before it is answered 429"
     )
+    db_statement_timeout: Duration = Field(
+        timedelta(seconds=30), description="how long the database may work on one statement of a request"
+    )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 
     azureml_workspace: str | None = Field(

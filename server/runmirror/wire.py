@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from runmirror.errors import InvalidParameter
 
-RUN_ID = re.compile(r"^[0-9a-f]{32}$")
-EXPERIMENT_ID = re.compile(r"^[0-9]{1,19}$")
+RUN_ID = re.compile(r"^[0-9a-f]{32}\Z")
+EXPERIMENT_ID = re.compile(r"^[0-9]{1,19}\Z")
 INT64_MAX = 2**63 - 1
 
 

@@ -1,4 +1,4 @@
-"""The environment with Microsoft's clients, as the emulator's tests make it."""
+"""The environment with Microsoft's clients is the one that the emulator's tests make."""
 
 from tests.azureml_emulator.conftest import azureml_python
 

@@ -3,9 +3,6 @@
 from collections import Counter
 from typing import Any
 
-from runmirror.mirror.link import Link, open_target
-from runmirror.mirror.target import Target
-from runmirror.settings import Settings
 from tests.azureml_emulator.process import EmulatorProcess
 
 Json = dict[str, Any]
@@ -29,8 +26,3 @@ def files_of(run: Json) -> dict[str, tuple[int | None, str | None]]:
     paths = Counter(file["path"] for file in run["artifacts"])
     assert set(paths.values()) <= {1}, "a path twice"
     return {file["path"]: (file["size"], file["md5"]) for file in run["artifacts"]}
-
-
-async def open_emulated(settings: Settings, link: Link) -> tuple[Target, Link]:
-    """What production opens."""
-    return await open_target(settings, link)

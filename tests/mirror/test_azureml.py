@@ -199,6 +199,31 @@ async def test_a_workspace_that_says_no_for_a_while_is_waited_for(
         assert (await run.mirror()).attempt == 0
 
 
+async def test_a_refused_token_is_replaced_at_once(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = await a_run(source)
+    emulator.add_fault("status", {"path": "log-batch"}, status=401)
+    await azure_worker.drain()
+    await check_complete(emulator, run)
+    assert caplog.records == [], "no run was given back, no outage was told"
+    assert sum(r["path"].endswith("/oauth2/v2.0/token") for r in emulator.requests()) == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "HEAD"])
+async def test_storage_that_refuses_us_is_an_outage_not_the_runs_fault(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, method: str
+) -> None:
+    run = await a_run(source)
+    await azure_worker.drain()
+    await run.upload("notes/a.txt", b"HELLO")
+    emulator.add_fault("status", {"host": "*.blob.*", "method": method}, status=403, times=3)
+    await azure_worker.drain()
+    assert [fault["hits"] for fault in emulator.faults()] == [3]
+    assert files_of(remote_run(emulator, run.run_id.hex)) == {"notes/a.txt": (5, md5(b"HELLO"))}
+    assert (await run.mirror()).attempt == 0
+
+
 async def test_retry_after_is_honoured(source: Source, emulator: EmulatorProcess, azure_worker: Worker) -> None:
     run = await a_run(source)
     emulator.add_fault("status", {"path": "log-batch"}, status=429, headers={"Retry-After": "1"})

@@ -5,8 +5,8 @@ import math
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runmirror.entities import LifecycleStage, Metric, RunStatus
 from runmirror.mirror.queue import PORTAL_TAG, REMOTE_RUN_TAG, STATUS_TAG
@@ -258,3 +258,32 @@ async def test_a_write_wakes_the_worker_and_stopping_gives_leases_back(
     await worker.stop()
     async with asyncio.timeout(10):
         await running
+
+
+async def test_postgres_may_go_away_and_come_back(
+    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine, postgres: str, database_url: str
+) -> None:
+    runs = [await source.run(f"run {n}") for n in range(4)]
+    for run in runs:
+        await run.log(metrics=points("m", 900))
+    name = make_url(database_url).database
+    admin = create_async_engine(make_url(postgres).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT")
+    struck = asyncio.Event()
+    target.before = lambda method: struck.set() if method == "log_batch" else None
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30), admin.connect() as connection:
+        await struck.wait()
+        await connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        kill = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+        await connection.execute(kill, {"name": name})
+        await asyncio.sleep(0.5)  # long enough for attempts that fail
+        assert not running.done()
+        await connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        await engine.dispose()
+        while {(await run.mirror()).state for run in runs} != {"current"}:
+            await asyncio.sleep(0.05)
+    await worker.stop()
+    await running
+    await admin.dispose()
+    for run in runs:
+        assert sorted(m.step for m in target.of(run.run_id.hex).metrics) == list(range(900))

@@ -155,6 +155,7 @@ async def test_an_exact_repeat_of_a_point_is_absorbed_and_history_pages_are_comp
         ("/runs/set-tag", {"run_id": "RUN", "key": "k", "value": "nul \0"}, 400, "INVALID_PARAMETER_VALUE"),
         ("/runs/set-tag", {"run_id": "RUN", "key": "k", "value": 5}, 400, "INVALID_PARAMETER_VALUE"),
         ("/runs/delete-tag", {"run_id": "RUN", "key": "absent"}, 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("/runs/set-tag", {"run_id": "a" * 32 + "\n", "key": "k"}, 404, "RESOURCE_DOES_NOT_EXIST"),
         ("/runs/log-batch", {"run_id": "../../x", "params": []}, 400, "INVALID_PARAMETER_VALUE"),
         ("/runs/create", {"experiment_id": "77"}, 404, "RESOURCE_DOES_NOT_EXIST"),
         ("/runs/create", {"experiment_id": "x"}, 400, "INVALID_PARAMETER_VALUE"),

@@ -9,7 +9,7 @@ from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import InvalidParameter
 from runmirror.wire import RUN_ID
 
-MODEL_ID = re.compile(r"^m-[0-9a-f]{32}$")
+MODEL_ID = re.compile(r"^m-[0-9a-f]{32}\Z")
 _OURS = re.compile(r"^mlflow-artifacts:(?://[^/]*)?/(?P<path>[^?#]+)$")
 
 

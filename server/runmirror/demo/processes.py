@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -101,6 +101,8 @@ class Child:
 
     def stop(self, say: Say) -> None:
         """End it, kindly at first."""
+        if not self.running:
+            return  # and its number may be somebody else's by now
         self._process.terminate()
         progress = Progress(say, f"{self.name} is stopping")
         while self.running and progress.passed_s < _STOP_S:
@@ -120,6 +122,8 @@ class Children:
         self._ending = ExitStack()
         self._watched: list[Child] = []
         self._stopping = False
+        self._starting = False
+        self._asked: Stopped | None = None
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._stop_once) for number in _SIGNALS}
@@ -143,8 +147,9 @@ class Children:
         essential: bool = False,
     ) -> Child:
         """Start a program with `given` on its standard input; without an `essential` one nothing can go on."""
-        child = Child(name, command, environment, self._folder, given)
-        self._ending.callback(child.stop, self._say)
+        with self._undisturbed():
+            child = Child(name, command, environment, self._folder, given)
+            self._ending.callback(child.stop, self._say)
         if essential:
             self._watched.append(child)
         return child
@@ -195,9 +200,23 @@ class Children:
 
     def _stop_once(self, number: int, _: FrameType | None) -> None:
         """The first signal ends the demo; another one must not interrupt the stopping, or half of it stays behind."""
-        if not self._stopping:
-            self._stopping = True
-            raise Stopped(number)
+        if self._stopping:
+            return
+        self._stopping = True
+        self._asked = Stopped(number)
+        if not self._starting:
+            raise self._asked
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """A signal waits for the end of the block: a program that runs but is not noted yet would stay behind."""
+        self._starting = True
+        try:
+            yield
+        finally:
+            self._starting = False
+        if self._asked is not None:
+            raise self._asked
 
 
 class Progress:

@@ -51,7 +51,7 @@ def run_demo(*, once: bool, azure_sdk: bool, port: int) -> int:
         except (ChildFailed, MirrorIncomplete, NotInWorkspace) as error:
             click.echo(f"\n{error}", err=True)
         except httpx.HTTPError as error:
-            click.echo(f"\nreading back failed: {_say_http(error)}", err=True)
+            click.echo(f"\na request failed: {_say_http(error)}", err=True)
         return 1
 
 
@@ -76,6 +76,13 @@ class Demo:
 
     def run(self, *, once: bool) -> int:
         """All steps; the answer is the exit code."""
+        try:
+            return self._run(once=once)
+        except (ChildFailed, httpx.TransportError):
+            self._children.check()  # what others suffer from a program that is gone, it explains best itself
+            raise
+
+    def _run(self, *, once: bool) -> int:
         click.echo(f"1  starting a stand-in for an Azure ML workspace, and runmirror; their data is in {self._folder}")
         workspace = start_emulator(self._children, self._folder, self._plain)
         click.echo(f"   workspace  {workspace.arm_id}")
@@ -96,8 +103,8 @@ class Demo:
         click.echo(f"The mirror of this run: {url}{_mirror_path(run_id)}")
         code = exit_code(compared)
         if not once:
-            click.echo(f"\nOpen {url if pages else url + _mirror_path(run_id)}   Ctrl-C ends it.")
             try:
+                click.echo(f"\nOpen {url if pages else url + _mirror_path(run_id)}   Ctrl-C ends it.")
                 self._children.serve()
             except Stopped:
                 click.echo("\nstopping ...")

@@ -83,7 +83,9 @@ class Copier:
             nonlocal sent
             async with self._slots:
                 try:
-                    sent += await self._copy(file, url)
+                    # Two steps: `sent +=` would read before the wait what others add to meanwhile.
+                    copied = await self._copy(file, url)
+                    sent += copied
                 except SourceChanged:
                     changed.append(file)
 
@@ -141,6 +143,8 @@ class Copier:
         except Refused as error:
             if error.is_absent:
                 return None
+            if error.status in {401, 403}:
+                raise TargetUnauthorized(str(error)) from None
             raise
         md5 = answer.headers.get("content-md5")
         return _Blob(int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None)
