@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,4 +97,17 @@ def test_ctrl_c_after_the_comparison_keeps_its_verdict() -> None:
     assert demo.returncode == 0, written
     assert "both sides are equal" in written
     assert left_behind(folder) == []
+    assert not folder.exists()
+
+
+def test_a_taken_port_is_refused_before_anything_is_logged_there() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with running_demo("--once", "--port", str(port)) as demo:
+            written, folder = run_until(demo, "nothing", lambda _: None)
+    assert demo.returncode == 1
+    assert f"runmirror cannot listen on port {port} of 127.0.0.1: Address already in use" in written
+    assert "2  training" not in written
     assert not folder.exists()

@@ -14,6 +14,7 @@ Say = Callable[[str], None]
 
 _POLL_S = 0.1
 _PROGRESS_S = 2.0
+_LAST_BREATH_S = 1.0
 _STOP_S = 45.0  # the server gives a request in flight 25 seconds, and its worker's drain some more
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -162,6 +163,13 @@ class Children:
         """Raises `ChildFailed` when an essential program has ended."""
         for child in self._watched:
             child.check()
+
+    def look_for_the_dead(self) -> None:
+        """After a failure: `check`, for a moment, because a connection breaks before its program is seen to be gone."""
+        deadline = time.monotonic() + _LAST_BREATH_S
+        while time.monotonic() < deadline:
+            self.check()
+            time.sleep(_POLL_S)
 
     def follow(self, child: Child, doing: str) -> str:
         """Wait for the end of `child`, saying what it writes, or that it still works; the answer is its last line.

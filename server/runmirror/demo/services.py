@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from runmirror.demo.processes import Child, Children
+from runmirror.demo.processes import Child, ChildFailed, Children
 
 LOOPBACK = "127.0.0.1"
 _START_S = 60.0
@@ -83,7 +83,7 @@ def start_server(
 ) -> tuple[str, Child]:
     """Run `runmirror serve` (Postgres, API and worker), linked to the workspace; the answer is its address."""
     linked = {"RUNMIRROR_AZUREML_WORKSPACE": workspace.arm_id, **workspace.network(), **workspace.credentials()}
-    port = port or _free_port()
+    port = _claim_port(port)
     command = [sys.executable, "-m", "runmirror", "serve", "--data-dir", str(folder / "data"), "--port", str(port)]
     children.at_end(lambda: _stop_postgres(folder / "data" / "postgres" / "postmaster.pid"))
     child = children.start("server", command, {**environment, **linked}, essential=True)
@@ -114,8 +114,13 @@ def _answers(http: httpx.Client) -> bool:
         return False
 
 
-def _free_port() -> int:
+def _claim_port(wanted: int) -> int:
+    """A port nobody listens on. Whoever answers on a taken one would be mistaken for ours, and be written to."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just left is free
+        try:
+            probe.bind((LOOPBACK, wanted))
+        except OSError as error:
+            raise ChildFailed(f"runmirror cannot listen on port {wanted} of {LOOPBACK}: {error.strerror}") from error
         port: int = probe.getsockname()[1]
         return port

@@ -79,7 +79,7 @@ class Demo:
         try:
             return self._run(once=once)
         except (ChildFailed, httpx.TransportError):
-            self._children.check()  # what others suffer from a program that is gone, it explains best itself
+            self._children.look_for_the_dead()  # a program that is gone explains best what others suffer from
             raise
 
     def _run(self, *, once: bool) -> int:
