@@ -37,6 +37,7 @@ def main() -> None:
 @click.option("--host", help="address to listen on (default 127.0.0.1)")
 @click.option("--port", type=int, help="port to listen on (default 5000)")
 @click.option("--workers", type=int, help="API processes (default 1)")
+@click.option("--static-prefix", help="path below which everything is served, e.g. /mlflow")
 @database_option
 @data_dir_option
 @click.option("--artifacts-destination", help="a folder, or wasbs://container@account.blob.core.windows.net/path")

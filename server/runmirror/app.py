@@ -18,13 +18,23 @@ from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.db import answer_for, create_engine, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
+from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
+from runmirror.graphql import routes as graphql_routes
 from runmirror.logged_models import routes as logged_model_routes
 from runmirror.mirror import routes as mirror_routes
+from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
-from runmirror.runs import inputs_routes
+from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
 from runmirror.settings import Settings
+from runmirror.traces import routes as trace_routes
+from runmirror.ui import routes as ui_routes
+from runmirror.ui import static, upload
+from runmirror.ui.folder import files_below, ui_folder
+from runmirror.ui.headers import SecurityHeaders
+from runmirror.ui.prefix import StaticPrefix
+from runmirror.unserved import routes as unserved_routes
 from runmirror.wire import missing
 
 log = logging.getLogger(__name__)
@@ -48,13 +58,21 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
     )  # fmt: skip
     app.state.settings = settings
+    folder = ui_folder(settings)
+    app.state.ui = files_below(folder) if folder else {}
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, mirror_routes,
+        registry_routes, trace_routes,
+        datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, static, upload,
+        unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
         app.include_router(module.router)
     check_permissions(app)
     _answer_errors(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
+    if settings.static_prefix:
+        app.add_middleware(StaticPrefix, prefix=settings.static_prefix)
     return app
 
 

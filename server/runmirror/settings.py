@@ -66,6 +66,18 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 
+    static_prefix: str = Field(
+        "", validation_alias=_env("static_prefix", "MLFLOW_STATIC_PREFIX"),
+        description="path below which everything is served, e.g. `/mlflow`; probes also answer without it",
+    )  # fmt: skip
+    ui_dir: Path | None = Field(
+        None, description="folder of MLflow's web pages; without it those of the package `mlflow`"
+    )
+    x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = Field(
+        "SAMEORIGIN", validation_alias=_env("x_frame_options", "MLFLOW_SERVER_X_FRAME_OPTIONS"),
+        description="who may show the pages in a frame; `NONE`: every site",
+    )  # fmt: skip
+
     azureml_workspace: str | None = Field(
         None, description="ARM id of the workspace, or the path of its `config.json`; without it: see `runmirror link`"
     )
@@ -104,6 +116,26 @@ class Settings(BaseSettings):
         timedelta(seconds=5),
         description="pause before Azure is asked what became of a request without an answer (its reads lag its writes)",
     )
+
+    @field_validator("static_prefix")
+    @classmethod
+    def _prefix_is_a_path(cls, value: str) -> str:
+        prefix = value.rstrip("/")
+        if prefix and not re.fullmatch(r"(/[\w\-.~]+)+", prefix):
+            raise ValueError(f"{value!r} is not a path like /mlflow")
+        return prefix
+
+    @field_validator("x_frame_options", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("ui_dir")
+    @classmethod
+    def _pages_are_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value / "index.html").is_file():
+            raise ValueError(f"{value} has no index.html: name the folder of MLflow's pages (mlflow/server/js/build)")
+        return value
 
     @field_validator("azureml_workspace")
     @classmethod

@@ -34,7 +34,7 @@ async def get_experiment(
     rows = await queries.load(connection, [key])
     if not rows:
         raise ExperimentNotFound(str(key))
-    return wire.ExperimentAnswer(experiment=_to_wire(rows[0]))
+    return wire.ExperimentAnswer(experiment=to_wire(rows[0]))
 
 
 @mlflow_route(router, "GET", "/experiments/get-by-name", permission=Permission.READ)
@@ -45,7 +45,7 @@ async def get_experiment_by_name(
     row = await queries.by_name(connection, request.experiment_name)
     if row is None:
         raise DoesNotExist(f"Could not find experiment with name '{request.experiment_name}'")
-    return wire.ExperimentAnswer(experiment=_to_wire(row))
+    return wire.ExperimentAnswer(experiment=to_wire(row))
 
 
 @mlflow_route(router, "POST", "/experiments/update", permission=Permission.EDIT)
@@ -109,10 +109,10 @@ async def _search(connection: ReadConnection, request: wire.SearchExperiments) -
         page_token=request.page_token or None,
     )
     rows = await queries.load(connection, ids)
-    return wire.ExperimentsPage(experiments=[_to_wire(row) for row in rows] or None, next_page_token=token)
+    return wire.ExperimentsPage(experiments=[to_wire(row) for row in rows] or None, next_page_token=token)
 
 
-def _to_wire(row: Row[Any]) -> wire.ExperimentWire:
+def to_wire(row: Row[Any]) -> wire.ExperimentWire:
     return wire.ExperimentWire(
         experiment_id=str(row.experiment_id),
         name=row.name,

@@ -2,6 +2,7 @@
 
 import math
 import operator as python
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,8 @@ _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {
     Operator.GREATER: python.gt,
     Operator.AT_LEAST: python.ge,
 }
+_LONGEST_PATTERN = 500
+_BACKREFERENCE = re.compile(r"\\[1-9]|\(\?P=")
 _LONGEST_ID = 40  # characters; 64 bits need 20
 
 
@@ -52,6 +55,8 @@ def text_matches(column: Column, comparison: Comparison) -> ColumnElement[bool]:
             return column.like(literal(comparison.value, Text), escape="")
         case Operator.ILIKE:
             return collate(column, "C").ilike(literal(comparison.value, Text), escape="")
+        case Operator.RLIKE:
+            return _matches_pattern(column, comparison.texts[0])
         case Operator.IN | Operator.NOT_IN:
             return _listed(column, comparison.operator, comparison.texts, Text())
     return _compared(column, comparison.operator, literal(comparison.value, Text))
@@ -114,6 +119,19 @@ def _listed(column: Column, operator: Operator, values: Sequence[Any], kind: Typ
 def _compared(column: Column, operator: Operator, value: ColumnElement[Any]) -> ColumnElement[bool]:
     clause: ColumnElement[bool] = _COMPARE[operator](column, value)
     return clause
+
+
+def _matches_pattern(column: Column, pattern: str) -> ColumnElement[bool]:
+    """A regular expression somewhere in the text, as Postgres reads it: in time that grows with the text alone."""
+    if len(pattern) > _LONGEST_PATTERN or _BACKREFERENCE.search(pattern):
+        raise InvalidParameter(
+            f"Invalid regular expression: it may have {_LONGEST_PATTERN} characters and no back references."
+        )
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InvalidParameter(f"Invalid regular expression {pattern[:80]!r}: {error}.") from None
+    return collate(column, "C").regexp_match(pattern)
 
 
 def _number(value: float) -> ColumnElement[Any]:

@@ -16,6 +16,7 @@ from runmirror.search.tree import Comparison, Entity, Field, Kind, Language, Ope
 MAX_FILTER_LENGTH = 100_000  # characters: the UI asks for runs by lists of their ids
 MAX_COMPARISONS = 50
 MAX_ORDER_BY = 16
+_RANGES = {Operator.LESS, Operator.AT_MOST, Operator.GREATER, Operator.AT_LEAST}
 _LONGEST_WHOLE_NUMBER = 20  # characters: a longer one fits no 64 bits, and only its size matters
 
 
@@ -105,7 +106,7 @@ class _Reader:
             value = None
         elif operator in {Operator.IN, Operator.NOT_IN}:
             value = self._list()
-        elif field.kind is Kind.TEXT:
+        elif field.kind is Kind.TEXT or (field.kind is Kind.RANGED and operator not in _RANGES):
             value = self._quoted_text()
         else:
             value = self._number(field.kind)
@@ -168,7 +169,7 @@ class _Reader:
         token = self._take()
         if token.kind is TokenKind.COMPARATOR and token.text in set(Operator):
             return Operator(token.text)
-        if token.is_word("LIKE", "ILIKE", "IN"):
+        if token.is_word("LIKE", "ILIKE", "RLIKE", "IN"):
             return Operator(token.text.upper())
         if token.is_word("NOT") and self._peek().is_word("IN"):
             self._take()

@@ -13,6 +13,11 @@ class Entity(StrEnum):
     TAG = "tag"
     ATTRIBUTE = "attribute"
     DATASET = "dataset"
+    METADATA = "metadata"
+    SPAN = "span"
+    FEEDBACK = "feedback"
+    EXPECTATION = "expectation"
+    ISSUE = "issue"
 
 
 class Operator(StrEnum):
@@ -26,6 +31,7 @@ class Operator(StrEnum):
     AT_LEAST = ">="
     LIKE = "LIKE"
     ILIKE = "ILIKE"
+    RLIKE = "RLIKE"
     IN = "IN"
     NOT_IN = "NOT IN"
     IS_NULL = "IS NULL"
@@ -38,6 +44,7 @@ class Kind(Enum):
     TEXT = "a text in quotes"
     NUMBER = "a number"
     WHOLE_NUMBER = "a whole number"
+    RANGED = "a number after <, <=, > and >=, else a text in quotes"
 
 
 @dataclass(frozen=True, slots=True)

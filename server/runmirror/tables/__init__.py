@@ -13,6 +13,13 @@ from runmirror.tables.logged_models import (
     logged_models,
 )
 from runmirror.tables.mirrors import mirror_links, mirror_throughput, mirrored_experiments, mirrors
+from runmirror.tables.registry import (
+    model_version_tags,
+    model_versions,
+    registered_model_aliases,
+    registered_model_tags,
+    registered_models,
+)
 from runmirror.tables.runs import (
     artifacts,
     dataset_inputs,
@@ -25,9 +32,11 @@ from runmirror.tables.runs import (
     runs,
     tags,
 )
+from runmirror.tables.traces import assessments, spans, trace_links, traces
 
 __all__ = [
     "artifacts",
+    "assessments",
     "dataset_inputs",
     "datasets",
     "experiment_tags",
@@ -45,7 +54,15 @@ __all__ = [
     "mirrors",
     "model_inputs",
     "model_outputs",
+    "model_version_tags",
+    "model_versions",
     "params",
+    "registered_model_aliases",
+    "registered_model_tags",
+    "registered_models",
     "runs",
+    "spans",
     "tags",
+    "trace_links",
+    "traces",
 ]

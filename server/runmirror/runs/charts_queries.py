@@ -1,0 +1,62 @@
+"""SQL of the points that charts are drawn from: one metric of many runs, whole or sampled."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, Uuid, bindparam, text
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_RUN_IDS = bindparam("run_ids", type_=ARRAY(Uuid))
+_RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
+
+_WHOLE = text(f"""
+    SELECT run_id, m.timestamp_ms, m.step, m.value
+    FROM latest_metrics l JOIN metrics m USING (run_id, metric_id)
+    WHERE run_id = ANY(:run_ids) AND l.key = :key
+    ORDER BY run_id, m.timestamp_ms, m.step, {_RANK.replace("value", "m.value")}, m.value
+    LIMIT :limit
+""").bindparams(_RUN_IDS)
+
+# As MLflow samples: a run's points in order fall into `limit` buckets, as even as they get (ntile); the first of each
+# bucket is taken, and the run's last point stands in for the last bucket's first. Where a bucket begins is arithmetic,
+# so one pass over the points numbers and counts them. The order within a step and a time is MLflow's: NaN counts as 0.
+_SAMPLED = text(f"""
+    SELECT wanted.run_id, points.timestamp_ms, points.step, points.value
+    FROM unnest(:run_ids) WITH ORDINALITY AS wanted (run_id, place),
+    LATERAL (
+        SELECT timestamp_ms, step, value, count(*) OVER () AS total, row_number() OVER in_order AS nth,
+               ntile(CAST(:limit AS integer)) OVER in_order AS bucket
+        FROM metrics
+        WHERE run_id = wanted.run_id
+          AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)
+          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)
+        WINDOW in_order AS (ORDER BY step, timestamp_ms, {_RANK}, value)) points
+    WHERE nth = total
+       OR (bucket < least(:limit, total)
+           AND nth = (bucket - 1) * (total / :limit) + least(bucket - 1, total % :limit) + 1)
+    ORDER BY place, nth
+""").bindparams(
+    _RUN_IDS,
+    bindparam("limit", type_=BigInteger),
+    bindparam("start_step", type_=BigInteger),
+    bindparam("end_step", type_=BigInteger),
+)
+
+
+async def whole(connection: AsyncConnection, run_ids: Sequence[UUID], key: str, *, limit: int) -> Sequence[Row[Any]]:
+    """Points `(run_id, timestamp_ms, step, value)` of each run by time; at most `limit` of all runs together."""
+    return (await connection.execute(_WHOLE, {"run_ids": list(run_ids), "key": key, "limit": limit})).all()
+
+
+async def sampled(
+    connection: AsyncConnection, run_ids: Sequence[UUID], key: str, *, limit: int, steps: tuple[int, int] | None
+) -> Sequence[Row[Any]]:
+    """Points `(run_id, timestamp_ms, step, value)` of each run by step, runs as given, at most `limit` of each.
+
+    With `steps`, only points from its first to its second step, both included.
+    """
+    start_step, end_step = steps or (None, None)
+    values = {"run_ids": list(run_ids), "key": key, "limit": limit, "start_step": start_step, "end_step": end_step}
+    return (await connection.execute(_SAMPLED, values)).all()

@@ -1,0 +1,1 @@
+"""Endpoints of MLflow that runmirror does not serve, each with its reason."""
