@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test browser lint types format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo: $(VENV)/.demo ## Train a model against runmirror and compare it with its c
 
 test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+browser: ## Install the Chromium that the browser tests drive (Debian, as root)
+	apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium
 
 lint: $(VENV)/.dev ## Check style and format
 	$(BIN)/ruff check .

@@ -29,8 +29,8 @@ from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
 from runmirror.settings import Settings
 from runmirror.traces import routes as trace_routes
+from runmirror.ui import nothing, static, upload
 from runmirror.ui import routes as ui_routes
-from runmirror.ui import static, upload
 from runmirror.ui.folder import files_below, ui_folder
 from runmirror.ui.headers import SecurityHeaders
 from runmirror.ui.prefix import StaticPrefix
@@ -63,7 +63,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, mirror_routes,
         registry_routes, trace_routes,
-        datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, static, upload,
+        datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
         app.include_router(module.router)

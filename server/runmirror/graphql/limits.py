@@ -13,7 +13,7 @@ from graphql import (
     SelectionSetNode,
 )
 
-MAX_TOKENS = 4000  # the longest query of MLflow's pages has some 200
+MAX_TOKENS = 2000  # the longest document of MLflow's pages has some 120
 MAX_CHARACTERS = 100_000
 MAX_DEPTH = 10
 MAX_FIELDS = 1000

@@ -38,6 +38,12 @@ async def gateway_proxy() -> dict[str, list[str]]:
 
 
 @route(router, "GET", f"{_PAGES}/assistant/config", permission=Permission.READ)
-async def assistant_config() -> dict[str, dict[str, str]]:
+async def assistant_config() -> dict[str, Any]:
     """No assistant is set up, and none can be."""
-    return {"providers": {}, "projects": {}}
+    return {"providers": {}, "projects": {}, "remote_access_allowed": False}
+
+
+@route(router, "GET", f"{_PAGES}/assistant/providers", permission=Permission.READ)
+async def assistant_providers() -> dict[str, Any]:
+    """Nobody to choose from."""
+    return {"providers": [], "resolved": None, "gateway_vendor_options": {}}

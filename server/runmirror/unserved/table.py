@@ -1,6 +1,7 @@
 """The table of what runmirror does not serve of MLflow 3.17's endpoints.
 
-A path below /api stands for its twin below /ajax-api too; `GET|POST path` stands for both methods. A test compares this
+A path below /api stands for its twin below /ajax-api too, except where the line ends in "(clients)": MLflow's pages get
+an empty list there (`ui/nothing.py`). `GET|POST path` stands for both methods. A test compares this
 table and our routes with the installed `mlflow`: an endpoint of MLflow stands in exactly one of the two.
 """
 
@@ -35,7 +36,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         GET|PATCH|DELETE /api/2.0/mlflow/webhooks/{webhook_id}
         POST /api/2.0/mlflow/webhooks/{webhook_id}/test
         POST /api/3.0/mlflow/datasets/create
-        GET|POST /api/3.0/mlflow/datasets/search
+        GET|POST /api/3.0/mlflow/datasets/search (clients)
         GET|DELETE /api/3.0/mlflow/datasets/{dataset_id}
         POST /api/3.0/mlflow/datasets/{dataset_id}/add-experiments
         POST /api/3.0/mlflow/datasets/{dataset_id}/remove-experiments
@@ -45,7 +46,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         DELETE /api/3.0/mlflow/datasets/{dataset_id}/tags/{key}
         DELETE /api/3.0/mlflow/scorers/delete
         GET /api/3.0/mlflow/scorers/get
-        GET /api/3.0/mlflow/scorers/list
+        GET /api/3.0/mlflow/scorers/list (clients)
         GET /api/3.0/mlflow/scorers/versions
         POST /api/3.0/mlflow/scorers/register
         """,
@@ -113,7 +114,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         """
         PUT /ajax-api/3.0/mlflow/assistant/config
         POST /ajax-api/3.0/mlflow/assistant/message
-        GET /ajax-api/3.0/mlflow/assistant/providers
         GET /ajax-api/3.0/mlflow/assistant/providers/{provider}/health
         GET /ajax-api/3.0/mlflow/assistant/providers/{provider}/models
         PATCH /ajax-api/3.0/mlflow/assistant/sessions/{session_id}
@@ -142,17 +142,17 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         "reviews, labels and issues are not part of tracking, and a workspace has no place for them",
         """
         POST /api/3.0/mlflow/issues
-        POST /api/3.0/mlflow/issues/search
+        POST /api/3.0/mlflow/issues/search (clients)
         GET|PATCH /api/3.0/mlflow/issues/{issue_id}
         GET /api/3.0/mlflow/label-schemas/get
         GET /api/3.0/mlflow/label-schemas/get-by-name
-        GET /api/3.0/mlflow/label-schemas/list
+        GET /api/3.0/mlflow/label-schemas/list (clients)
         POST /api/3.0/mlflow/label-schemas/create
         PATCH /api/3.0/mlflow/label-schemas/update
         DELETE /api/3.0/mlflow/label-schemas/delete
         GET /api/3.0/mlflow/review-queues/get
         GET /api/3.0/mlflow/review-queues/get-by-name
-        GET /api/3.0/mlflow/review-queues/list
+        GET /api/3.0/mlflow/review-queues/list (clients)
         POST /api/3.0/mlflow/review-queues/create
         POST /api/3.0/mlflow/review-queues/update
         POST /api/3.0/mlflow/review-queues/delete
@@ -173,8 +173,9 @@ _GROUPS: tuple[tuple[str, str], ...] = (
     (
         "a registry of MCP servers is not part of tracking",
         """
-        GET|POST /api/3.0/mlflow/mcp-servers
-        GET /api/3.0/mlflow/mcp-servers/endpoints
+        GET /api/3.0/mlflow/mcp-servers (clients)
+        POST /api/3.0/mlflow/mcp-servers
+        GET /api/3.0/mlflow/mcp-servers/endpoints (clients)
         POST /api/3.0/mlflow/mcp-servers/{name:path}/aliases
         GET|DELETE /api/3.0/mlflow/mcp-servers/{name:path}/aliases/{alias:path}
         GET|POST /api/3.0/mlflow/mcp-servers/{name:path}/endpoints
@@ -210,11 +211,11 @@ _GROUPS: tuple[tuple[str, str], ...] = (
 
 def _endpoints() -> Iterator[Unserved]:
     for reason, listed in _GROUPS:
-        for line in listed.split("\n"):
-            methods, _, path = line.strip().partition(" ")
-            for method in filter(None, methods.split("|")):
+        for line in filter(None, map(str.strip, listed.split("\n"))):
+            methods, path, *clients_only = line.split(" ")
+            for method in methods.split("|"):
                 yield Unserved(method, path, reason)
-                if path.startswith("/api/"):
+                if path.startswith("/api/") and not clients_only:
                     yield Unserved(method, path.replace("/api/", "/ajax-api/", 1), reason)
 
 

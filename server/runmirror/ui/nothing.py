@@ -1,0 +1,34 @@
+"""Lists of what cannot be made on this server, for MLflow's pages: empty, where clients are told 501.
+
+A page that asks for such a list beside what it is about would else show an error.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from runmirror.routing import Permission, route
+
+router = APIRouter(tags=["ui"])
+
+_EMPTY: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("GET", "datasets/search", {}),
+    ("POST", "datasets/search", {}),
+    ("GET", "scorers/list", {}),
+    ("POST", "issues/search", {}),
+    ("GET", "label-schemas/list", {}),
+    ("GET", "review-queues/list", {}),
+    ("GET", "mcp-servers", {"mcp_servers": [], "next_page_token": None}),
+    ("GET", "mcp-servers/endpoints", {"mcp_access_endpoints": [], "next_page_token": None}),
+)
+
+
+def _answer(method: str, path: str, answer: dict[str, Any]) -> None:
+    async def nothing() -> dict[str, Any]:
+        return answer
+
+    route(router, method, f"/ajax-api/3.0/mlflow/{path}", permission=Permission.READ, include_in_schema=False)(nothing)
+
+
+for _method, _path, _nothing in _EMPTY:
+    _answer(_method, _path, _nothing)
