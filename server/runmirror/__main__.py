@@ -47,6 +47,7 @@ def main() -> None:
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
     from runmirror.supervisor import worker_process
+    from runmirror.webhooks.secrets import kept_key
 
     settings = read_settings(flags)
     _trust(settings)
@@ -54,6 +55,9 @@ def serve(**flags: Any) -> None:
     with _database(settings) as url:
         _migrate(url)
         environment = settings_environment(flags, url)
+        if settings.database_url is None and settings.webhook_secret_key is None:
+            # The database is in the data directory, so what it holds can be encrypted with a key that is there too.
+            environment["RUNMIRROR_WEBHOOK_SECRET_KEY"] = kept_key(settings.data_dir)
         os.environ.update(environment)  # uvicorn's processes and the worker read their settings from here
         click.echo(f"runmirror {__version__} on http://{settings.host}:{settings.port}", err=True)
         with worker_process(os.environ) if settings.mirror else contextlib.nullcontext():

@@ -35,6 +35,9 @@ from runmirror.ui.folder import files_below, ui_folder
 from runmirror.ui.headers import SecurityHeaders
 from runmirror.ui.prefix import StaticPrefix
 from runmirror.unserved import routes as unserved_routes
+from runmirror.webhooks import routes as webhook_routes
+from runmirror.webhooks.deliverer import delivering
+from runmirror.webhooks.sender import Sender
 from runmirror.wire import missing
 
 log = logging.getLogger(__name__)
@@ -47,9 +50,12 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
         app.state.artifacts = create_store(settings)
+        app.state.webhook_sender = Sender(settings)
         try:
-            yield
+            async with delivering(settings, app.state.engine, app.state.webhook_sender):
+                yield
         finally:
+            await app.state.webhook_sender.close()
             await app.state.artifacts.close()
             await app.state.engine.dispose()
 
@@ -62,7 +68,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.ui = files_below(folder) if folder else {}
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, mirror_routes,
-        registry_routes, trace_routes,
+        registry_routes, webhook_routes, trace_routes,
         datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip

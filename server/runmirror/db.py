@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated
 
+import asyncpg
 from fastapi import Depends, Request
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
 from runmirror.settings import Settings
+
+# SQLAlchemy passes on what asyncpg raises while it connects.
+DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 _TIMED_OUT = "57014"
 _BAD_VALUE_CLASS = "22"  # SQLSTATE class "data exception": a value Postgres cannot store

@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from cryptography.fernet import Fernet
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 WORKSPACE_ID = re.compile(
     r"^/subscriptions/(?P<subscription>[\w\-]+)/resourceGroups/(?P<resource_group>[\w\-.()]+)"
@@ -22,6 +23,11 @@ def _seconds(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+
+
+def _parts(value: object) -> object:
+    """Text from the environment is a list with commas."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def _env(name: str, *fallbacks: str) -> AliasChoices:
@@ -116,6 +122,42 @@ class Settings(BaseSettings):
         timedelta(seconds=5),
         description="pause before Azure is asked what became of a request without an answer (its reads lag its writes)",
     )
+
+    webhook_allowed_schemes: Annotated[tuple[Literal["https", "http"], ...], NoDecode, BeforeValidator(_parts)] = Field(
+        ("https",), validation_alias=_env("webhook_allowed_schemes", "MLFLOW_WEBHOOK_ALLOWED_SCHEMES"),
+        description="schemes a webhook's URL may have, with commas",
+    )  # fmt: skip
+    webhook_allow_private: bool = Field(
+        False, validation_alias=_env("webhook_allow_private", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS"),
+        description="webhooks may have addresses of the server's own networks and machine",
+    )  # fmt: skip
+    webhook_secret_key: SecretStr | None = Field(
+        None, validation_alias=_env("webhook_secret_key", "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"),
+        description="Fernet key that encrypts the secrets of webhooks in the database",
+    )  # fmt: skip
+    webhook_timeout: Duration = Field(
+        timedelta(seconds=30), gt=timedelta(0),
+        validation_alias=_env("webhook_timeout", "MLFLOW_WEBHOOK_REQUEST_TIMEOUT"),
+        description="longest wait for a webhook's answer",
+    )  # fmt: skip
+    webhook_max_retries: int = Field(
+        8, ge=0, le=100, validation_alias=_env("webhook_max_retries", "MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES"),
+        description="how often a delivery is tried again, after 1, 4, 16 … seconds, at most an hour",
+    )  # fmt: skip
+    webhook_concurrency: int = Field(
+        10, ge=1, le=1000, validation_alias=_env("webhook_concurrency", "MLFLOW_WEBHOOK_DELIVERY_MAX_WORKERS"),
+        description="webhooks one process sends to at once",
+    )  # fmt: skip
+
+    @field_validator("webhook_secret_key")
+    @classmethod
+    def _key_is_one_of_fernet(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and value.get_secret_value():
+            try:
+                Fernet(value.get_secret_value())
+            except ValueError:
+                raise ValueError("not a Fernet key: 32 bytes in URL-safe base64") from None
+        return value or None
 
     @field_validator("static_prefix")
     @classmethod

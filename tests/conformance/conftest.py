@@ -10,7 +10,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.conformance.compare import Both, Side
-from tests.conformance.servers import mlflow_server
+from tests.conformance.servers import WEBHOOKS, mlflow_server
 from tests.conftest import TEMPLATE
 from tests.server import Server, serving
 
@@ -35,7 +35,7 @@ def runmirror(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterat
     asyncio.run(_create_database(postgres))
     database_url = make_url(postgres).set(database=DATABASE).render_as_string(hide_password=False)
     folder = tmp_path_factory.mktemp("runmirror")
-    with serving(folder, "--no-mirror", "--backend-store-uri", database_url) as server:
+    with serving(folder, "--no-mirror", "--backend-store-uri", database_url, **WEBHOOKS) as server:
         yield server
 
 

@@ -16,6 +16,15 @@ from tests.server import clean_environment, free_port
 START_DEADLINE_S = 90.0  # some 9 s on an idle machine
 STOP_DEADLINE_S = 10.0
 
+# Webhooks of both servers: the receiver of the tests is on loopback, and told at once or not at all.
+WEBHOOKS = {
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "cnVubWlycm9yLXRlc3RzLW9mLXdlYmhvb2tzLTAwMDE=",
+    "MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "0",
+}
+
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
@@ -26,7 +35,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
         "--artifacts-destination", str(folder / "artifacts"),
     ]  # fmt: skip
-    environment = clean_environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    environment = clean_environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **WEBHOOKS})
     log = folder / "server.log"
     with log.open("wb") as sink:
         child = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runmirror.entities import Param, Tag
-from runmirror.mirror.azureml_http import Refused, error_for, retry_after_s
+from runmirror.mirror.azureml_http import Refused, error_for
 from runmirror.mirror.azureml_workspace import parse_tracking_uri, workspace_at
 from runmirror.mirror.batches import cut
 from runmirror.mirror.outage import Outage
@@ -23,6 +23,7 @@ from runmirror.mirror.target import (
     TargetUnauthorized,
     TargetUnavailable,
 )
+from runmirror.retry_after import retry_after_s
 from runmirror.settings import Settings
 from tests.mirror.factories import points
 

@@ -4,8 +4,6 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,11 +20,11 @@ from runmirror.mirror.target import (
     TargetUnauthorized,
     TargetUnavailable,
 )
+from runmirror.retry_after import retry_after_s
 from runmirror.settings import Settings
 
 Json = dict[str, Any]
 
-LONGEST_RETRY_AFTER_S = 600.0
 BLOB_SUFFIXES = (
     ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net", ".blob.storage.azure.net",
 )  # fmt: skip
@@ -155,23 +153,6 @@ def error_for(answer: httpx.Response, *, has_effect: bool) -> TargetError:
     if status in {408, 425} or status >= 500 or status < 400:
         return TargetUnavailable(text, retry_after_s=wait, uncertain=has_effect)
     return Refused(text, status=status, code=code)
-
-
-def retry_after_s(answer: httpx.Response) -> float | None:
-    """The wait an answer asks for, in seconds or until a date by the server's own clock."""
-    wanted = answer.headers.get("retry-after", "").strip()
-    if not wanted:
-        return None
-    try:
-        seconds = float(wanted)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(wanted)
-            now = parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else datetime.now(UTC)
-            seconds = (until - now).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S) if seconds == seconds else None  # noqa: PLR0124 - NaN
 
 
 def _explain(answer: httpx.Response) -> tuple[str, str]:

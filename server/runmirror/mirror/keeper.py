@@ -7,18 +7,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runmirror.db import DATABASE_ERRORS
 from runmirror.mirror import queue
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
-
-# SQLAlchemy passes on what asyncpg raises while it connects.
-DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 def clock_s() -> float:

@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.artifacts.files import Store
 from runmirror.artifacts.store import create_store
-from runmirror.db import create_engine
+from runmirror.db import DATABASE_ERRORS, create_engine
+from runmirror.listen import listen
 from runmirror.mirror import link as links
 from runmirror.mirror import queue, status, throughput
-from runmirror.mirror.keeper import DATABASE_ERRORS, Keeper, clock_s
+from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link import Link
-from runmirror.mirror.listen import listen
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
@@ -67,7 +67,7 @@ class Worker:
     async def run(self) -> None:
         """Mirror until `stop`."""
         url = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        listener = asyncio.create_task(listen(url, self._wake), name="listen for due runs")
+        listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs")
         try:
             while not self._stopping:
                 await self._wait(await self._step_or_wait())

@@ -11,6 +11,8 @@ from sqlalchemy import ARRAY, BigInteger, Integer, Text, bindparam, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.registry.rules import IS_PROMPT
+
 DELETED = "Deleted_Internal"
 
 _TAG_ARRAYS = bindparam("keys", type_=ARRAY(Text)), bindparam("values", type_=ARRAY(Text))
@@ -54,6 +56,11 @@ _SET_MODEL_TAG = text("""
 """)
 
 _DELETE_MODEL_TAG = text("DELETE FROM registered_model_tags WHERE registered_model_id = :model AND key = :key")
+
+_IS_PROMPT = text(f"""
+    SELECT 1 FROM registered_model_tags
+    WHERE registered_model_id = :model AND key = '{IS_PROMPT}' AND lower(value) = 'true'
+""")
 
 _SET_ALIAS = text("""
     INSERT INTO registered_model_aliases (registered_model_id, alias, version) VALUES (:model, :alias, :version)
@@ -210,6 +217,10 @@ async def set_model_tag(connection: AsyncConnection, model: int, key: str, value
 
 async def delete_model_tag(connection: AsyncConnection, model: int, key: str) -> None:
     await connection.execute(_DELETE_MODEL_TAG, {"model": model, "key": key})
+
+
+async def is_prompt(connection: AsyncConnection, model: int) -> bool:
+    return (await connection.execute(_IS_PROMPT, {"model": model})).first() is not None
 
 
 async def set_alias(connection: AsyncConnection, model: int, alias: str, version: int) -> None:

@@ -23,6 +23,7 @@ ACTIVE_STAGES = ("Staging", "Production")
 
 IS_PROMPT = "mlflow.prompt.is_prompt"
 PROMPT_TEXT = "mlflow.prompt.text"
+PROMPT_TYPE = "_mlflow_prompt_type"
 
 _ALIAS = re.compile(r"[\w\-]+")
 _VERSION_ALIAS = re.compile(r"[vV]\d+")

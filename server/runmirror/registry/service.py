@@ -17,7 +17,7 @@ from runmirror.errors import (
     RunNotFound,
 )
 from runmirror.logged_models import queries as logged_model_queries
-from runmirror.registry import queries, rules, source_queries, sources
+from runmirror.registry import announce, queries, rules, source_queries, sources
 from runmirror.registry.sources import Source
 from runmirror.runs import writes
 
@@ -30,6 +30,7 @@ async def create_model(connection: AsyncConnection, name: str, description: str,
         rules.check_tag(tag)
     by_key = rules.tags_by_key(tags)
     if await queries.create_model(connection, name, description, by_key, _now_ms()):
+        await announce.model_created(connection, name, description, by_key)
         return
     taken = await queries.load_models(connection, [name])
     was_prompt = bool(taken) and rules.is_prompt({tag["key"]: tag["value"] for tag in taken[0].tags or ()})
@@ -63,14 +64,18 @@ async def delete_model(connection: AsyncConnection, name: str) -> None:
 async def set_model_tag(connection: AsyncConnection, name: str, tag: Tag) -> None:
     rules.check_model_name(name)
     rules.check_tag(tag)
-    await queries.set_model_tag(connection, await _begin(connection, name), tag.key, tag.value)
+    model = await _begin(connection, name)
+    await queries.set_model_tag(connection, model, tag.key, tag.value)
+    await announce.model_tag_changed(connection, model, name, key=tag.key, value=tag.value)
 
 
 async def delete_model_tag(connection: AsyncConnection, name: str, key: str) -> None:
     """A tag that is not there is fine."""
     rules.check_model_name(name)
     rules.check_tag(Tag(key, ""))
-    await queries.delete_model_tag(connection, await _begin(connection, name), key)
+    model = await _begin(connection, name)
+    await queries.delete_model_tag(connection, model, key)
+    await announce.model_tag_changed(connection, model, name, key=key, value=None)
 
 
 async def set_alias(connection: AsyncConnection, name: str, alias: str, version: str) -> None:
@@ -79,13 +84,16 @@ async def set_alias(connection: AsyncConnection, name: str, alias: str, version:
     rules.check_new_alias(alias)
     model, number = await _begin_with_version(connection, name, version)
     await queries.set_alias(connection, model, alias, number)
+    await announce.alias_changed(connection, model, name, alias=alias, version=version)
 
 
 async def delete_alias(connection: AsyncConnection, name: str, alias: str) -> None:
     """An alias that is not there is fine."""
     rules.check_model_name(name)
     rules.check_alias(alias)
-    await queries.delete_alias(connection, await _begin(connection, name), alias)
+    model = await _begin(connection, name)
+    await queries.delete_alias(connection, model, alias)
+    await announce.alias_changed(connection, model, name, alias=alias, version=None)
 
 
 async def create_version(
@@ -116,6 +124,9 @@ async def create_version(
     )  # fmt: skip
     if found.model_id is not None:
         await _note_on_logged_model(connection, found, found.model_id, name, version)
+    await announce.version_created(
+        connection, name, version, source=found.uri, run_id=found.run_id, description=description, tags=by_key
+    )
     return version
 
 
@@ -148,6 +159,7 @@ async def set_version_tag(connection: AsyncConnection, name: str, version: str, 
     rules.check_tag(tag)
     model, number = await _begin_with_version(connection, name, version)
     await queries.set_version_tag(connection, model, number, tag.key, tag.value)
+    await announce.version_tag_changed(connection, model, name, version, key=tag.key, value=tag.value)
 
 
 async def delete_version_tag(connection: AsyncConnection, name: str, version: str, key: str) -> None:
@@ -156,6 +168,7 @@ async def delete_version_tag(connection: AsyncConnection, name: str, version: st
     rules.check_tag(Tag(key, ""))
     model, number = await _begin_with_version(connection, name, version)
     await queries.delete_version_tag(connection, model, number, key)
+    await announce.version_tag_changed(connection, model, name, version, key=key, value=None)
 
 
 async def _begin(connection: AsyncConnection, name: str, now_ms: int | None = None) -> int:

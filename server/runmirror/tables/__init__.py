@@ -33,6 +33,7 @@ from runmirror.tables.runs import (
     tags,
 )
 from runmirror.tables.traces import assessments, spans, trace_links, traces
+from runmirror.tables.webhooks import webhook_deliveries, webhooks
 
 __all__ = [
     "artifacts",
@@ -65,4 +66,6 @@ __all__ = [
     "tags",
     "trace_links",
     "traces",
+    "webhook_deliveries",
+    "webhooks",
 ]

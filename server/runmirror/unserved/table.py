@@ -32,9 +32,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         GET /api/2.0/mlflow-artifacts/presigned/{path:path}
         POST /api/2.0/mlflow/artifacts/presigned-download-url
         POST /api/2.0/mlflow/artifacts/presigned-upload-url
-        GET|POST /api/2.0/mlflow/webhooks
-        GET|PATCH|DELETE /api/2.0/mlflow/webhooks/{webhook_id}
-        POST /api/2.0/mlflow/webhooks/{webhook_id}/test
         POST /api/3.0/mlflow/datasets/create
         GET|POST /api/3.0/mlflow/datasets/search (clients)
         GET|DELETE /api/3.0/mlflow/datasets/{dataset_id}

@@ -1,4 +1,4 @@
-"""Wakes the worker when a run becomes due: a connection of its own that comes back by itself."""
+"""Wakes whoever waits for work: a connection of its own that comes back by itself."""
 
 import asyncio
 import logging
@@ -7,31 +7,32 @@ from contextlib import suppress
 import asyncpg
 from sqlalchemy import make_url
 
-from runmirror.mirror.queue import CHANNEL
-
 log = logging.getLogger(__name__)
 
 _ALIVE_EVERY_S = 30.0
 _RECONNECT_S = 1.0
 
 
-async def listen(database_url: str, wake: asyncio.Event) -> None:
-    """Set `wake` at every notification, and at every (re)connection, since notifications are not kept; never ends."""
+async def listen(database_url: str, channel: str, wake: asyncio.Event) -> None:
+    """Set `wake` at every notification on `channel`, and at every (re)connection; never ends.
+
+    Notifications are not kept: those of a time without a connection are made up for by looking once it is there.
+    """
     dsn = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         try:
-            await _listen_once(dsn, wake)
+            await _listen_once(dsn, channel, wake)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             log.warning("not listening for work: %s; asking every now and then instead", type(error).__name__)
         await asyncio.sleep(_RECONNECT_S)
 
 
-async def _listen_once(dsn: str, wake: asyncio.Event) -> None:
+async def _listen_once(dsn: str, channel: str, wake: asyncio.Event) -> None:
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "runmirror listen"})
     gone = asyncio.Event()
     try:
         connection.add_termination_listener(lambda *_: gone.set())
-        await connection.add_listener(CHANNEL, lambda *_: wake.set())
+        await connection.add_listener(channel, lambda *_: wake.set())
         wake.set()
         while not gone.is_set():
             with suppress(TimeoutError):
