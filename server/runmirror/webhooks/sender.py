@@ -55,6 +55,7 @@ class Sender:
         self.guard = guard or Guard(
             settings.webhook_allowed_schemes, allow_private=settings.webhook_allow_private
         )  # fmt: skip
+        self.tests = asyncio.Semaphore(settings.webhook_concurrency)  # deliveries have their own bound
         self._total_s = settings.webhook_timeout.total_seconds()
         self._ca_bundle = settings.ca_bundle
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.errors import DoesNotExist, InvalidParameter
+from runmirror.errors import Busy, DoesNotExist, InvalidParameter
 from runmirror.webhooks import queries
 from runmirror.webhooks.events import EXAMPLES, body_of
 from runmirror.webhooks.sender import Answered, NotAnswered, Sender
@@ -105,7 +105,10 @@ class Webhooks:
         asked = None if event is None else event.to_event()
         webhook = await self.get(webhook_id)
         asked = asked or webhook.events[0]
-        return await self.sender.send(webhook.url, webhook.secret, uuid.uuid4(), body_of(asked, EXAMPLES[asked]))
+        if self.sender.tests.locked():
+            raise Busy("Too many webhooks are being tested; try again.")
+        async with self.sender.tests:
+            return await self.sender.send(webhook.url, webhook.secret, uuid.uuid4(), body_of(asked, EXAMPLES[asked]))
 
 
 def _check_name(name: str) -> None:
