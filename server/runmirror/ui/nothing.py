@@ -12,9 +12,6 @@ from runmirror.routing import Permission, route
 router = APIRouter(tags=["ui"])
 
 _EMPTY: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("GET", "datasets/search", {}),
-    ("POST", "datasets/search", {}),
-    ("GET", "scorers/list", {}),
     ("POST", "issues/search", {}),
     ("GET", "label-schemas/list", {}),
     ("GET", "review-queues/list", {}),

@@ -35,20 +35,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         GET|POST /api/2.0/mlflow/webhooks
         GET|PATCH|DELETE /api/2.0/mlflow/webhooks/{webhook_id}
         POST /api/2.0/mlflow/webhooks/{webhook_id}/test
-        POST /api/3.0/mlflow/datasets/create
-        GET|POST /api/3.0/mlflow/datasets/search (clients)
-        GET|DELETE /api/3.0/mlflow/datasets/{dataset_id}
-        POST /api/3.0/mlflow/datasets/{dataset_id}/add-experiments
-        POST /api/3.0/mlflow/datasets/{dataset_id}/remove-experiments
-        GET /api/3.0/mlflow/datasets/{dataset_id}/experiment-ids
-        GET|POST|DELETE /api/3.0/mlflow/datasets/{dataset_id}/records
-        PATCH /api/3.0/mlflow/datasets/{dataset_id}/tags
-        DELETE /api/3.0/mlflow/datasets/{dataset_id}/tags/{key}
-        DELETE /api/3.0/mlflow/scorers/delete
-        GET /api/3.0/mlflow/scorers/get
-        GET /api/3.0/mlflow/scorers/list (clients)
-        GET /api/3.0/mlflow/scorers/versions
-        POST /api/3.0/mlflow/scorers/register
         """,
     ),
     (
