@@ -106,6 +106,13 @@ class Both:
         """A name that no other test uses, the same on both servers."""
         return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
+    @staticmethod
+    def tick() -> None:
+        """Wait for the clock's next millisecond: the order of what was made in the same one is by chance."""
+        now = time.time_ns() // 1_000_000
+        while time.time_ns() // 1_000_000 == now:
+            pass
+
     def call(
         self,
         method: str,

@@ -1,7 +1,6 @@
 """datasets/search: the same datasets in the same order as MLflow's server finds, same refusals."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def searched(both: Both) -> Both:
     }.items():
         request = {"name": name, "experiment_ids": ["{experiment}"], "tags": json.dumps(tags)}
         both.call("POST", "/api/3.0/mlflow/datasets/create", json=request, ignore=("digest",))
-        _tick()
+        both.tick()
         if name == "alpha":
             both.bind("first", "dataset.dataset_id")
     record = json.dumps([{"inputs": {"q": 1}, "tags": {"mlflow.user": "bob"}}])
@@ -70,13 +69,6 @@ def searched(both: Both) -> Both:
     for side in both.sides:
         _filled[side.name] = side.bound["experiment"]
     return both
-
-
-def _tick() -> None:
-    """Until the clock's next millisecond: the order of datasets made in the same one is by chance."""
-    now = time.time_ns() // 1_000_000
-    while time.time_ns() // 1_000_000 == now:
-        pass
 
 
 def search(both: Both, **request: Any) -> list[list[str]]:

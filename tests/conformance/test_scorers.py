@@ -138,6 +138,11 @@ def test_versions_are_deleted_one_by_one_or_all(judged: Both) -> None:
     assert register(judged).at("version") == 1
 
 
+@pytest.mark.parametrize("query", [{}, {"scorer_ids": ["x", "y"]}, {"scorer_ids": "x"}])
+def test_no_scorer_is_run_by_the_server(both: Both, query: Any) -> None:
+    call(both, "GET", "online-configs", params=query)
+
+
 def test_scorers_are_listed_of_one_experiment_some_or_all(judged: Both) -> None:
     judged.new_experiment("second")
     body = {"experiment_id": "{second}", "name": "A judge", "serialized_scorer": JUDGE}

@@ -75,6 +75,12 @@ async def delete_scorer(request: wire.VersionOf, connection: WriteConnection) ->
     return Empty()
 
 
+@_route("GET", "/scorers/online-configs", permission=Permission.READ)
+async def get_online_configs(_: Annotated[wire.OnlineConfigsOf, Query()]) -> wire.OnlineConfigs:
+    """Asked by clients before they list scorers: there are none, as `PUT …/online-config` is not served."""
+    return wire.OnlineConfigs()
+
+
 def _scorers(rows: Any) -> wire.Scorers:
     return wire.Scorers(scorers=[_to_wire(row) for row in rows] or None)
 

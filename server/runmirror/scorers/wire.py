@@ -29,6 +29,10 @@ class ListScorers(Wire):
     experiment_ids: list[str] | None = None
 
 
+class OnlineConfigsOf(Wire):
+    scorer_ids: list[str]
+
+
 class RegisteredScorer(Wire):
     version: int
     scorer_id: str
@@ -49,6 +53,12 @@ class ScorerWire(Wire):
 
 class ScorerAnswer(Wire):
     scorer: ScorerWire
+
+
+class OnlineConfigs(Wire):
+    """Which scorers the server itself runs on new traces: none, for it runs nothing."""
+
+    configs: list[str] = []
 
 
 class Scorers(Wire):

@@ -114,7 +114,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         GET /ajax-api/3.0/mlflow/jobs/{job_id}
         PATCH /ajax-api/3.0/mlflow/jobs/cancel/{job_id}
         POST /ajax-api/3.0/mlflow/scorer/invoke
-        GET /api/3.0/mlflow/scorers/online-configs
         PUT /api/3.0/mlflow/scorers/online-config
         POST /ajax-api/3.0/mlflow/issues/invoke
         POST /ajax-api/3.0/mlflow/genai/evaluate/invoke
