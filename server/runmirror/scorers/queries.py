@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, BigInteger, Integer, Text, Uuid, bindparam, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_STAGE = text("SELECT lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id FOR KEY SHARE")
+_STAGE = text("SELECT lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id")
 
 # "DO UPDATE" to what is there locks the row, so that versions are numbered one after the other.
 _LOCK = text("""

@@ -141,7 +141,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         POST /api/3.0/mlflow/review-queues/create
         POST /api/3.0/mlflow/review-queues/update
         POST /api/3.0/mlflow/review-queues/delete
-        POST /api/3.0/mlflow/review-queues/get-or-create-user
+        POST /api/3.0/mlflow/review-queues/get-or-create-user (clients)
         GET /api/3.0/mlflow/review-queues/items/list
         POST /api/3.0/mlflow/review-queues/items/add
         POST /api/3.0/mlflow/review-queues/items/remove
