@@ -18,6 +18,7 @@ from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.db import answer_for, create_engine, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
+from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
@@ -27,6 +28,7 @@ from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
+from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
 from runmirror.traces import routes as trace_routes
 from runmirror.ui import nothing, static, upload
@@ -68,7 +70,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.ui = files_below(folder) if folder else {}
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, mirror_routes,
-        registry_routes, webhook_routes, trace_routes,
+        registry_routes, webhook_routes, trace_routes, evaluation_dataset_routes, scorer_routes,
         datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip

@@ -91,6 +91,11 @@ class LoggedModelNotFound(DoesNotExist):
         super().__init__(f"Logged model with ID '{model_id}' not found.")
 
 
+class EvaluationDatasetNotFound(DoesNotExist):
+    def __init__(self, dataset_id: str) -> None:
+        super().__init__(f"Evaluation dataset with id '{dataset_id[:80]}' not found")
+
+
 class RegisteredModelNotFound(DoesNotExist):
     def __init__(self, name: str) -> None:
         super().__init__(f"Registered Model with name={name} not found")

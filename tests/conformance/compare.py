@@ -29,6 +29,7 @@ RANDOM_NAME = re.compile(r"^[a-z]+-[a-z]+-\d{1,4}$")
 HEX_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 NEARLY_NOW_MS = 3_600_000
+JSON_TEXTS = {"records", "tags"}  # where they are JSON inside a text, its blanks and the order of its keys are free
 ABSENT = object()
 
 
@@ -104,6 +105,13 @@ class Both:
     def unique(prefix: str = "name") -> str:
         """A name that no other test uses, the same on both servers."""
         return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+    @staticmethod
+    def tick() -> None:
+        """Wait for the clock's next millisecond: the order of what was made in the same one is by chance."""
+        now = time.time_ns() // 1_000_000
+        while time.time_ns() // 1_000_000 == now:
+            pass
 
     def call(
         self,
@@ -191,8 +199,17 @@ def normal(value: Any, side: Side, ignore: tuple[str, ...], key: str = "") -> An
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str):
+        if key in JSON_TEXTS and isinstance(inside := _parsed(value), dict | list):
+            return normal(inside, side, ignore, key)
         return _normal_text(value, side, key)
     return "<now>" if isinstance(value, int) and _is_now(value) else value
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _meaning(key: str, siblings: Mapping[str, Any]) -> str:
@@ -241,11 +258,7 @@ def _send(side: Side, method: str, path: str, body: Any, rest: Mapping[str, Any]
     response = side.client.request(
         method, path if path.startswith("/") else f"/api/2.0/mlflow/{path}", follow_redirects=False, **filled
     )
-    try:
-        parsed = json.loads(response.content)
-    except ValueError:
-        parsed = None
-    return Answer(response.status_code, parsed, response.content, response.headers)
+    return Answer(response.status_code, _parsed(response.content), response.content, response.headers)
 
 
 def _seen(

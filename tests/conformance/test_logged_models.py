@@ -325,21 +325,3 @@ def test_pages_of_a_search_follow_each_other(several: Both) -> None:
     several.bind("token", "next_page_token")
     several.call("POST", "logged-models/search", json=request | {"page_token": "{token}"})
     several.call("POST", "logged-models/search", json=request | {"page_token": "{token}", "filter": "name = 'x'"})
-
-
-@pytest.mark.parametrize(
-    "search",
-    [
-        {"filter": "metrics.loss < 1"},
-        {"order_by": [{"field_name": "metrics.loss"}]},
-        {"datasets": [{"dataset_name": "d"}]},
-    ],
-)
-def test_a_search_by_metrics_or_datasets_is_refused_for_now(several: Both, search: dict[str, Any]) -> None:
-    answer = several.call(
-        "POST",
-        "logged-models/search",
-        json={"experiment_ids": ["{experiment}"]} | search,
-        deviation=Deviation((200, None), (400, "INVALID_PARAMETER_VALUE"), why="a later issue serves it"),
-    )
-    assert "does not support" in (answer.message or "")

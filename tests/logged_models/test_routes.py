@@ -199,3 +199,31 @@ async def test_pages_of_a_search_neither_skip_nor_repeat_while_models_are_added(
     assert sorted(found) == sorted(made)
     changed = await client.post(f"{API}/logged-models/search", json=request | {"filter": "name = 'm1'"})
     assert changed.json()["error_code"] == "INVALID_PARAMETER_VALUE"
+
+
+async def test_nan_comes_after_every_number_whichever_way_models_are_ordered(client: httpx.AsyncClient) -> None:
+    run_id = await new_run(client)
+    for name, value in (("small", 1.0), ("none", None), ("nan", "NaN"), ("large", 2.0)):
+        model_id = await new_model(client, name=name)
+        if value is not None:
+            point = {"key": "loss", "value": value, "timestamp": 1, "model_id": model_id}
+            await call(client, "POST", "/runs/log-metric", {"run_id": run_id, **point})
+    for ascending, wanted in ((True, ["small", "large"]), (False, ["large", "small"])):
+        request: dict[str, Any] = {
+            "experiment_ids": ["0"],
+            "order_by": [{"field_name": "metrics.loss", "ascending": ascending}],
+            "max_results": 1,
+        }
+        found = []
+        while True:
+            answer = await call(client, "POST", "/logged-models/search", request)
+            found += [model["info"]["name"] for model in answer["models"]]
+            if "next_page_token" not in answer:
+                break
+            request["page_token"] = answer["next_page_token"]
+        assert found == [*wanted, "nan", "none"]
+    above = {"experiment_ids": ["0"], "filter": "metrics.loss > 0", "order_by": [{"field_name": "name"}]}
+    assert [m["info"]["name"] for m in (await call(client, "POST", "/logged-models/search", above))["models"]] == [
+        "large",
+        "small",
+    ]

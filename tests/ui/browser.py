@@ -50,6 +50,7 @@ class Filled:
     runs: list[str]
     model: str
     trace: str
+    dataset: str
     context: BrowserContext
 
 
@@ -100,6 +101,7 @@ def visiting(site: Filled, path: str) -> Iterator[Visit]:
             "<experiment>": f"/{site.experiment}/",
             "<model>": site.model,
             "<trace>": site.trace,
+            "<dataset>": site.dataset,
         }.items():
             path = path.replace(value, name)
         visit.asked.add((response.request.method, path))

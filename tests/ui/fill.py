@@ -32,10 +32,12 @@ def main(uri: str, answer: Path) -> None:
     client.create_registered_model("glaze")
     client.create_model_version("glaze", source=f"models:/{model}", run_id=runs[0], model_id=model)
     trace = fill_trace(client, experiment)
+    dataset = fill_dataset(client, experiment)
     client.register_prompt("greet", "Hello, {{name}}!", commit_message="first")
     client.register_prompt("greet", "Good evening, {{name}}!", commit_message="second")
     answer.write_text(
-        json.dumps({"trace": trace, "experiment": experiment, "runs": runs, "model": model}), encoding="utf-8"
+        json.dumps({"trace": trace, "experiment": experiment, "runs": runs, "model": model, "dataset": dataset}),
+        encoding="utf-8",
     )
 
 
@@ -85,6 +87,12 @@ def fill_trace(client: MlflowClient, experiment: str) -> str:
     client.end_trace(root.trace_id, outputs={"pot": "whole"})
     mlflow.flush_trace_async_logging()
     return str(root.trace_id)
+
+
+def fill_dataset(client: MlflowClient, experiment: str) -> str:
+    dataset: Any = client.create_dataset("firing questions", experiment_id=experiment, tags={"kiln": "north"})
+    dataset.merge_records([{"inputs": {"question": "How hot is cone 6?"}, "expectations": {"answer": "1222 °C"}}])
+    return str(dataset.dataset_id)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ PAGES = [
     Opened("logged-model", "/#/experiments/{experiment}/models/{model}", ("glaze-model", "{model}", "accuracy")),
     Opened("logged-model-files", "/#/experiments/{experiment}/models/{model}/artifacts", ("MLmodel",)),
     Opened("evaluation-runs", "/#/experiments/{experiment}/evaluation-runs", (EXPERIMENT,)),
-    Opened("evaluation-datasets", "/#/experiments/{experiment}/datasets", ("Create dataset",)),
+    Opened("evaluation-datasets", "/#/experiments/{experiment}/datasets", ("Create dataset", "firing questions")),
+    Opened("evaluation-dataset", "/#/experiments/{experiment}/datasets/{dataset}", ("How hot is cone 6?", "1222 °C")),
     Opened("judges", "/#/experiments/{experiment}/judges", ("Judges",)),
+    Opened("review-queue", "/#/experiments/{experiment}/review-queue", (EXPERIMENT,)),
     Opened("traces", "/#/experiments/{experiment}/traces", ("whole", "kiln")),
     Opened("trace", "/#/experiments/{experiment}/traces/{trace}", ("heat", "whole")),
     Opened("sessions", "/#/experiments/{experiment}/chat-sessions", (EXPERIMENT,)),
@@ -55,7 +57,10 @@ PAGES = [
 
 def address(site: Filled, template: str) -> str:
     runs = json.dumps(site.runs).replace(" ", "")
-    return template.format(experiment=site.experiment, run=site.runs[0], runs=runs, model=site.model, trace=site.trace)
+    return template.format(
+        experiment=site.experiment, run=site.runs[0], runs=runs, model=site.model, trace=site.trace,
+        dataset=site.dataset,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("opened", PAGES, ids=[page.name for page in PAGES])

@@ -43,17 +43,13 @@ async def search_experiments(
     if all(key.key != "experiment_id" for key in keys):
         terms.append(_term("experiment_id", descending=True))
     name = paging.fingerprint("experiments", view_type, comparisons, keys)
-    query = select(experiments.c.experiment_id, *(term.expression.label(f"by_{n}") for n, term in enumerate(terms)))
-    query = query.where(*map(_holds, comparisons))
+    query = select(experiments.c.experiment_id).where(*map(_holds, comparisons))
     if view_type in _STAGES:
         query = query.where(experiments.c.lifecycle_stage == _STAGES[view_type])
-    if page_token:
-        query = query.where(paging.follows(terms, paging.decode_token(page_token, name, terms)))
-    query = query.order_by(*(clause for term in terms for clause in term.clauses())).limit(max_results + 1)
-    rows = (await connection.execute(query)).all()
-    page = rows[:max_results]
-    more = paging.encode_token(name, page[-1][1:]) if len(rows) > max_results else None
-    return [row.experiment_id for row in page], more
+    rows, more = await paging.fetch_page(
+        connection, query, terms, name=name, max_results=max_results, page_token=page_token or ""
+    )
+    return [row.experiment_id for row in rows], more
 
 
 def _holds(comparison: Comparison) -> ColumnElement[bool]:

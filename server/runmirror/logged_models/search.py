@@ -1,28 +1,31 @@
-"""logged-models/search: attributes, params and tags, as one statement; metrics and datasets are not served yet."""
+"""logged-models/search: MLflow's query as one statement over `logged_models`, their params, tags and metrics."""
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Text, and_, cast, collate, exists, or_, select
+from sqlalchemy import ColumnElement, FromClause, Text, and_, cast, collate, exists, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from runmirror.entities import LifecycleStage
 from runmirror.errors import InvalidParameter
-from runmirror.logged_models.wire import OrderBy, SearchLoggedModels
+from runmirror.logged_models.wire import DatasetFilter, OrderBy, SearchLoggedModels
 from runmirror.search import paging
 from runmirror.search.clauses import (
     experiment_id_matches,
     is_one_of,
+    metric_matches,
     number_matches,
     parse_experiment_ids,
     run_id_matches,
     text_matches,
 )
 from runmirror.search.paging import SortTerm
-from runmirror.search.parser import parse_filter
+from runmirror.search.parser import MAX_ORDER_BY, parse_filter
 from runmirror.search.tree import Comparison, Entity, Field, Kind, Language, Operator
-from runmirror.tables import logged_model_params, logged_model_tags, logged_models
+from runmirror.tables import logged_model_metrics, logged_model_params, logged_model_tags, logged_models
 
 DEFAULT_MAX_RESULTS = 100
+MAX_DATASETS = 100
 _NUMERIC = frozenset(
     {Operator.EQUAL, Operator.UNEQUAL, Operator.LESS, Operator.AT_MOST, Operator.GREATER, Operator.AT_LEAST}
 )
@@ -39,12 +42,15 @@ _TEXTS = {
     "model_type": logged_models.c.model_type,
     "lifecycle_stage": logged_models.c.lifecycle_stage,
     "status": cast(logged_models.c.status, Text),  # its number: 1 pending, 2 ready, 3 failed
+    "status_message": logged_models.c.status_message,
 }
 _ALIASES = {
     "creation_time": "creation_timestamp_ms",
     "creation_timestamp": "creation_timestamp_ms",
     "last_updated_timestamp": "last_updated_timestamp_ms",
 }
+
+_METRICS = "metrics."
 
 LOGGED_MODELS = Language(
     entities={
@@ -75,34 +81,55 @@ async def search(connection: AsyncConnection, request: SearchLoggedModels) -> tu
 
     Raises `InvalidParameter` at a filter, order, token or page size that cannot be answered.
     """
-    if request.datasets:
-        raise _not_served("the 'datasets' clause")
     max_results = request.max_results or DEFAULT_MAX_RESULTS
     paging.check_max_results(max_results)
     experiment_ids = parse_experiment_ids(request.experiment_ids)
     comparisons = parse_filter(request.filter, LOGGED_MODELS)
-    terms = _terms(request.order_by)
-    name = paging.fingerprint("logged models", sorted(experiment_ids), comparisons, request.order_by)
-    query = select(logged_models.c.model_id, *(term.expression.label(f"by_{n}") for n, term in enumerate(terms)))
-    query = query.where(
-        logged_models.c.lifecycle_stage != LifecycleStage.DELETED,
-        is_one_of(logged_models.c.experiment_id, experiment_ids, logged_models.c.experiment_id.type),
-        *map(_holds, comparisons),
+    on_datasets = _on_datasets(request.datasets)
+    terms, looked_up = _terms(request.order_by)
+    found_in: FromClause = logged_models
+    for latest in looked_up:
+        found_in = found_in.outerjoin(latest, true())
+    query = (
+        select(logged_models.c.model_id)
+        .select_from(found_in)
+        .where(
+            logged_models.c.lifecycle_stage != LifecycleStage.DELETED,
+            is_one_of(logged_models.c.experiment_id, experiment_ids, logged_models.c.experiment_id.type),
+            *(_holds(comparison, on_datasets) for comparison in comparisons),
+        )
     )
-    if request.page_token:
-        query = query.where(paging.follows(terms, paging.decode_token(request.page_token, name, terms)))
-    query = query.order_by(*(clause for term in terms for clause in term.clauses())).limit(max_results + 1)
-    rows = (await connection.execute(query)).all()
-    page = rows[:max_results]
-    more = paging.encode_token(name, page[-1][1:]) if len(rows) > max_results else None
-    return [row.model_id for row in page], more
+    if request.datasets and all(comparison.entity is not Entity.METRIC for comparison in comparisons):
+        query = query.where(exists().where(logged_model_metrics.c.model_id == logged_models.c.model_id, on_datasets))
+    name = paging.fingerprint("logged models", sorted(experiment_ids), comparisons, request.datasets, request.order_by)
+    rows, more = await paging.fetch_page(
+        connection, query, terms, name=name, max_results=max_results, page_token=request.page_token
+    )
+    return [row.model_id for row in rows], more
 
 
-def _holds(comparison: Comparison) -> ColumnElement[bool]:
-    """The condition on a row of `logged_models`; params and tags are looked up by their primary key."""
+def _on_datasets(datasets: Sequence[DatasetFilter]) -> ColumnElement[bool]:
+    """Whether a point was measured on one of these datasets; without a digest, on any dataset of the name."""
+    if len(datasets) > MAX_DATASETS:
+        raise InvalidParameter(f"Invalid datasets: {len(datasets)} were given, at most {MAX_DATASETS} are accepted.")
+    if not all(dataset.dataset_name for dataset in datasets):
+        raise InvalidParameter("`dataset_name` in the `datasets` clause must be specified.")
+    return or_(*map(_on_dataset, datasets)) if datasets else true()
+
+
+def _on_dataset(dataset: DatasetFilter) -> ColumnElement[bool]:
+    points = logged_model_metrics.c
+    named = points.dataset_name == dataset.dataset_name if dataset.dataset_name else true()
+    return and_(named, points.dataset_digest == dataset.dataset_digest if dataset.dataset_digest else true())
+
+
+def _holds(comparison: Comparison, on_datasets: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition on a row of `logged_models`; what belongs to it is looked up by primary keys."""
     match comparison.entity:
         case Entity.METRIC:
-            raise _not_served("a filter on metrics")
+            points = logged_model_metrics.c
+            named = and_(points.model_id == logged_models.c.model_id, points.key == comparison.key)
+            return exists().where(named, metric_matches(points.value, comparison), on_datasets)
         case Entity.ATTRIBUTE:
             return _attribute_holds(comparison)
     pairs = (logged_model_params if comparison.entity is Entity.PARAM else logged_model_tags).alias()
@@ -124,15 +151,19 @@ def _attribute_holds(comparison: Comparison) -> ColumnElement[bool]:
     return text_matches(_TEXTS[comparison.key], comparison)
 
 
-def _terms(order_by: Sequence[OrderBy]) -> list[SortTerm]:
-    """What was asked for, then the newest first, then the id."""
+def _terms(order_by: Sequence[OrderBy]) -> tuple[list[SortTerm], list[LateralFromClause]]:
+    """What was asked for, then the newest first, then the id; and the metrics to look up for it."""
+    if len(order_by) > MAX_ORDER_BY:
+        raise InvalidParameter(f"Invalid order_by: {len(order_by)} were given, at most {MAX_ORDER_BY} are accepted.")
     terms: list[SortTerm] = []
+    looked_up: list[LateralFromClause] = []
     named: set[str] = set()
     for clause in order_by:
-        if "." in clause.field_name:
-            if clause.field_name.startswith("metrics."):
-                raise _not_served("an order by metrics")
-            raise InvalidParameter(f"Invalid order by field name: {clause.field_name[:80]}.")
+        if clause.field_name.startswith(_METRICS):
+            latest = _latest(clause)
+            looked_up.append(latest)
+            terms.append(SortTerm(latest.c.value, float, not clause.ascending, nullable=True))
+            continue
         name = _ALIASES.get(clause.field_name, clause.field_name)
         terms.append(_term(name, descending=not clause.ascending))
         named.add(name)
@@ -140,22 +171,37 @@ def _terms(order_by: Sequence[OrderBy]) -> list[SortTerm]:
         terms.append(_term("creation_timestamp_ms", descending=True))
     if "model_id" not in named:
         terms.append(_term("model_id", descending=False))
-    return terms
+    return terms, looked_up
+
+
+def _latest(clause: OrderBy) -> LateralFromClause:
+    """The last point of one metric of a logged model, on one dataset if the clause names one."""
+    points = logged_model_metrics.c
+    return (
+        select(points.value)
+        .where(
+            points.model_id == logged_models.c.model_id,
+            points.key == clause.field_name.removeprefix(_METRICS),
+            _on_dataset(clause),
+        )
+        .order_by(points.timestamp_ms.desc(), points.step.desc(), points.run_id)
+        .limit(1)
+        .correlate(logged_models)
+        .lateral()
+    )
 
 
 def _term(name: str, *, descending: bool) -> SortTerm:
-    if name in _TIMES:
-        return SortTerm(_TIMES[name], int, descending)
-    if name == "experiment_id":
-        return SortTerm(logged_models.c.experiment_id, int, descending)
-    if name == "status":
-        return SortTerm(logged_models.c.status, int, descending)
-    if name in _TEXTS:
-        return SortTerm(collate(_TEXTS[name], "C"), str, descending)
+    match name:
+        case _ if name in _TIMES:
+            return SortTerm(_TIMES[name], int, descending)
+        case "experiment_id":
+            return SortTerm(logged_models.c.experiment_id, int, descending)
+        case "source_run_id":  # no run sorts before all runs: to MLflow it is the empty text
+            run_id = func.coalesce(func.replace(cast(logged_models.c.source_run_id, Text), "-", ""), "")
+            return SortTerm(collate(run_id, "C"), str, descending)
+        case "status":
+            return SortTerm(logged_models.c.status, int, descending)
+        case _ if name in _TEXTS:
+            return SortTerm(collate(_TEXTS[name], "C"), str, descending, nullable=name == "status_message")
     raise InvalidParameter(f"Invalid order by field name: {name[:80]}")
-
-
-def _not_served(what: str) -> InvalidParameter:
-    return InvalidParameter(
-        f"Invalid search of logged models: this server does not support {what} yet; use attributes, params and tags."
-    )

@@ -6,9 +6,8 @@ Prompts are registered models and versions too. They are found only by a search 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, collate, exists, select
+from sqlalchemy import ColumnElement, and_, collate, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.errors import InvalidParameter
@@ -57,7 +56,9 @@ async def search_models(connection: AsyncConnection, request: SearchModels) -> t
     if not _asks_for_prompts(comparisons):
         query = query.where(~_model_has_tag(_A_PROMPT))
     name = paging.fingerprint("registered models", comparisons, request.order_by)
-    rows, more = await _page(connection, query, terms, name, request)
+    rows, more = await paging.fetch_page(
+        connection, query, terms, name=name, max_results=request.max_results, page_token=request.page_token
+    )
     return [row.name for row in rows], more
 
 
@@ -76,7 +77,9 @@ async def search_versions(
     if not _asks_for_prompts(comparisons):
         query = query.where(~_a_version_has_tag(_A_PROMPT))
     name = paging.fingerprint("model versions", comparisons, request.order_by)
-    rows, more = await _page(connection, query, terms, name, request)
+    rows, more = await paging.fetch_page(
+        connection, query, terms, name=name, max_results=request.max_results, page_token=request.page_token
+    )
     return [(row.registered_model_id, row.version) for row in rows], more
 
 
@@ -143,22 +146,3 @@ def _terms(order_by: Sequence[str], language: Language, known: Mapping[str, Sort
     if "version_number" in known:
         order.setdefault("version_number", True)
     return [replace(known[name], descending=descending) for name, descending in order.items()]
-
-
-async def _page(
-    connection: AsyncConnection,
-    query: Select[Any],
-    terms: Sequence[SortTerm],
-    name: str,
-    request: SearchModels | SearchVersions,
-) -> tuple[Sequence[Row[Any]], str | None]:
-    """One page of a query, and the token of the next; the sort values stand behind the query's own columns."""
-    size = request.max_results
-    own = len(query.selected_columns)
-    query = query.add_columns(*(term.expression.label(f"by_{n}") for n, term in enumerate(terms)))
-    if request.page_token:
-        query = query.where(paging.follows(terms, paging.decode_token(request.page_token, name, terms)))
-    query = query.order_by(*(clause for term in terms for clause in term.clauses())).limit(size + 1)
-    rows = (await connection.execute(query)).all()
-    page = rows[:size]
-    return page, paging.encode_token(name, page[-1][own:]) if len(rows) > size else None

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Double, Text, Uuid, and_, false, literal, or_, true
+from sqlalchemy import BigInteger, ColumnElement, Double, Row, Select, Text, Uuid, and_, false, literal, or_, true
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from runmirror.errors import InvalidParameter
@@ -86,6 +87,26 @@ def follows(terms: Sequence[SortTerm], last: Sequence[SortValue]) -> ColumnEleme
 def fingerprint(*asked: object) -> str:
     """What a page token is good for: the same query, however its text was spelled."""
     return hashlib.blake2b(repr(asked).encode(), digest_size=12).hexdigest()
+
+
+async def fetch_page(
+    connection: AsyncConnection,
+    query: Select[Any],
+    terms: Sequence[SortTerm],
+    *,
+    name: str,
+    max_results: int,
+    page_token: str,
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """One page of a query, and the token of the next; the sort values stand behind the query's own columns."""
+    own = len(query.selected_columns)
+    query = query.add_columns(*(term.expression.label(f"by_{n}") for n, term in enumerate(terms)))
+    if page_token:
+        query = query.where(follows(terms, decode_token(page_token, name, terms)))
+    query = query.order_by(*(clause for term in terms for clause in term.clauses())).limit(max_results + 1)
+    rows = (await connection.execute(query)).all()
+    page = rows[:max_results]
+    return page, encode_token(name, page[-1][own:]) if len(rows) > max_results else None
 
 
 def encode_token(query: str, last: Sequence[SortValue]) -> str:

@@ -7,6 +7,7 @@ order_by    = identifier [ "ASC" | "DESC" ]
 identifier  = [ entity "." ] key                (without blanks; key in backticks or quotes if it has any)
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 from runmirror.errors import InvalidParameter
@@ -17,6 +18,7 @@ MAX_FILTER_LENGTH = 100_000  # characters: the UI asks for runs by lists of thei
 MAX_COMPARISONS = 50
 MAX_ORDER_BY = 16
 _RANGES = {Operator.LESS, Operator.AT_MOST, Operator.GREATER, Operator.AT_LEAST}
+_QUOTED_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")  # as Python reads it, within 64 bits
 _LONGEST_WHOLE_NUMBER = 20  # characters: a longer one fits no 64 bits, and only its size matters
 
 
@@ -108,6 +110,8 @@ class _Reader:
             value = self._list()
         elif field.kind is Kind.TEXT or (field.kind is Kind.RANGED and operator not in _RANGES):
             value = self._quoted_text()
+        elif field.kind is Kind.QUOTABLE_NUMBER and self._peek().quote in {"'", '"'}:
+            value = self._quoted_number()
         else:
             value = self._number(field.kind)
         return Comparison(entity, field.name or spelling, operator, value, start.start + 1)
@@ -196,9 +200,15 @@ class _Reader:
             raise self._refuse("expected a number, without quotes", token)
         if token.text.lstrip("-").isdigit() and len(token.text) <= _LONGEST_WHOLE_NUMBER:
             return int(token.text)
-        if kind is Kind.WHOLE_NUMBER and not token.text.lstrip("-").isdigit():
+        if kind in {Kind.WHOLE_NUMBER, Kind.QUOTABLE_NUMBER} and not token.text.lstrip("-").isdigit():
             raise self._refuse(f"expected {kind.value}", token)
         return float(token.text)
+
+    def _quoted_number(self) -> int:
+        token = self._take()
+        if not _QUOTED_NUMBER.fullmatch(token.unquoted):
+            raise self._refuse("expected a whole number", token)
+        return int(token.unquoted)
 
     def _list(self) -> tuple[str, ...]:
         opening = self._take()

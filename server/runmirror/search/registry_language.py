@@ -36,7 +36,7 @@ MODEL_VERSIONS = Language(
             "name": Field(Kind.TEXT, _TEXTUAL | _LISTED, "name"),
             "run_id": Field(Kind.TEXT, _TEXTUAL | _LISTED, "run_id"),
             "source_path": Field(Kind.TEXT, _TEXTUAL, "source_path"),
-            "version_number": Field(Kind.WHOLE_NUMBER, _NUMERIC, "version_number"),
+            "version_number": Field(Kind.QUOTABLE_NUMBER, _NUMERIC, "version_number"),
         },
     },
     order_fields={name: name for name in ("name", "version_number", "creation_timestamp", "last_updated_timestamp")},

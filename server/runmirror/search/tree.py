@@ -44,6 +44,7 @@ class Kind(Enum):
     TEXT = "a text in quotes"
     NUMBER = "a number"
     WHOLE_NUMBER = "a whole number"
+    QUOTABLE_NUMBER = "a whole number, in quotes or not"
     RANGED = "a number after <, <=, > and >=, else a text in quotes"
 
 

@@ -5,6 +5,12 @@ by run, and every row carries `seq`: the number of the run's write that last tou
 """
 
 from runmirror.tables.base import metadata
+from runmirror.tables.evaluation_datasets import (
+    evaluation_dataset_experiments,
+    evaluation_dataset_records,
+    evaluation_dataset_tags,
+    evaluation_datasets,
+)
 from runmirror.tables.experiments import experiment_tags, experiments
 from runmirror.tables.logged_models import (
     logged_model_metrics,
@@ -32,6 +38,7 @@ from runmirror.tables.runs import (
     runs,
     tags,
 )
+from runmirror.tables.scorers import scorer_versions, scorers
 from runmirror.tables.traces import assessments, spans, trace_links, traces
 from runmirror.tables.webhooks import webhook_deliveries, webhooks
 
@@ -40,6 +47,10 @@ __all__ = [
     "assessments",
     "dataset_inputs",
     "datasets",
+    "evaluation_dataset_experiments",
+    "evaluation_dataset_records",
+    "evaluation_dataset_tags",
+    "evaluation_datasets",
     "experiment_tags",
     "experiments",
     "latest_metrics",
@@ -62,6 +73,8 @@ __all__ = [
     "registered_model_tags",
     "registered_models",
     "runs",
+    "scorer_versions",
+    "scorers",
     "spans",
     "tags",
     "trace_links",

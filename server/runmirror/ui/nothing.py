@@ -12,12 +12,11 @@ from runmirror.routing import Permission, route
 router = APIRouter(tags=["ui"])
 
 _EMPTY: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("GET", "datasets/search", {}),
-    ("POST", "datasets/search", {}),
-    ("GET", "scorers/list", {}),
     ("POST", "issues/search", {}),
     ("GET", "label-schemas/list", {}),
     ("GET", "review-queues/list", {}),
+    # Made when the page of reviews opens; what is put into it is refused with the reason.
+    ("POST", "review-queues/get-or-create-user", {"review_queue": {"queue_id": "", "queue_type": "USER"}}),
     ("GET", "mcp-servers", {"mcp_servers": [], "next_page_token": None}),
     ("GET", "mcp-servers/endpoints", {"mcp_access_endpoints": [], "next_page_token": None}),
 )

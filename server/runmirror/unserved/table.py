@@ -32,20 +32,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         GET /api/2.0/mlflow-artifacts/presigned/{path:path}
         POST /api/2.0/mlflow/artifacts/presigned-download-url
         POST /api/2.0/mlflow/artifacts/presigned-upload-url
-        POST /api/3.0/mlflow/datasets/create
-        GET|POST /api/3.0/mlflow/datasets/search (clients)
-        GET|DELETE /api/3.0/mlflow/datasets/{dataset_id}
-        POST /api/3.0/mlflow/datasets/{dataset_id}/add-experiments
-        POST /api/3.0/mlflow/datasets/{dataset_id}/remove-experiments
-        GET /api/3.0/mlflow/datasets/{dataset_id}/experiment-ids
-        GET|POST|DELETE /api/3.0/mlflow/datasets/{dataset_id}/records
-        PATCH /api/3.0/mlflow/datasets/{dataset_id}/tags
-        DELETE /api/3.0/mlflow/datasets/{dataset_id}/tags/{key}
-        DELETE /api/3.0/mlflow/scorers/delete
-        GET /api/3.0/mlflow/scorers/get
-        GET /api/3.0/mlflow/scorers/list (clients)
-        GET /api/3.0/mlflow/scorers/versions
-        POST /api/3.0/mlflow/scorers/register
         """,
     ),
     (
@@ -125,7 +111,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         GET /ajax-api/3.0/mlflow/jobs/{job_id}
         PATCH /ajax-api/3.0/mlflow/jobs/cancel/{job_id}
         POST /ajax-api/3.0/mlflow/scorer/invoke
-        GET /api/3.0/mlflow/scorers/online-configs
         PUT /api/3.0/mlflow/scorers/online-config
         POST /ajax-api/3.0/mlflow/issues/invoke
         POST /ajax-api/3.0/mlflow/genai/evaluate/invoke
@@ -153,7 +138,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         POST /api/3.0/mlflow/review-queues/create
         POST /api/3.0/mlflow/review-queues/update
         POST /api/3.0/mlflow/review-queues/delete
-        POST /api/3.0/mlflow/review-queues/get-or-create-user
+        POST /api/3.0/mlflow/review-queues/get-or-create-user (clients)
         GET /api/3.0/mlflow/review-queues/items/list
         POST /api/3.0/mlflow/review-queues/items/add
         POST /api/3.0/mlflow/review-queues/items/remove

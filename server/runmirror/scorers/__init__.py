@@ -1,0 +1,1 @@
+"""Scorers of MLflow 3: kept and given out again, never rebuilt and never run."""
