@@ -20,7 +20,8 @@ def create_store(settings: Settings) -> Store:
     root = settings.artifact_root
     if root.startswith(("wasbs://", "wasb://")):
         secret = settings.azure_storage_connection_string
-        return BlobStore.at(root, connection_string=secret.get_secret_value() if secret else None)
+        direct = settings.direct_transfers != "off"
+        return BlobStore.at(root, connection_string=secret.get_secret_value() if secret else None, direct=direct)
     if root.startswith("file:"):
         root = url2pathname(urlsplit(root).path)
     elif _SCHEME.match(root):

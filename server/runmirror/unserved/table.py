@@ -26,12 +26,6 @@ _GROUPS: tuple[tuple[str, str], ...] = (
     (
         _NOT_YET,
         """
-        POST /api/2.0/mlflow-artifacts/mpu/create/{path:path}
-        POST /api/2.0/mlflow-artifacts/mpu/complete/{path:path}
-        POST /api/2.0/mlflow-artifacts/mpu/abort/{path:path}
-        GET /api/2.0/mlflow-artifacts/presigned/{path:path}
-        POST /api/2.0/mlflow/artifacts/presigned-download-url
-        POST /api/2.0/mlflow/artifacts/presigned-upload-url
         GET|POST /api/2.0/mlflow/webhooks
         GET|PATCH|DELETE /api/2.0/mlflow/webhooks/{webhook_id}
         POST /api/2.0/mlflow/webhooks/{webhook_id}/test
