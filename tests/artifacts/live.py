@@ -41,6 +41,7 @@ def live_server(settings: Settings, folder: Path) -> Iterator[Live]:
     environment = {
         "RUNMIRROR_DATABASE_URL": settings.database_url or "",
         "RUNMIRROR_ARTIFACTS_DESTINATION": settings.artifact_root,
+        "RUNMIRROR_DIRECT_TRANSFERS": settings.direct_transfers,
         **({"AZURE_STORAGE_CONNECTION_STRING": secret.get_secret_value()} if secret else {}),
     }
     port = free_port()

@@ -108,6 +108,8 @@ async def test_wrong_or_missing_parts_are_refused_and_change_nothing(
     ):  # fmt: skip
         answer = await end(client, run.root, "f", created, parts)  # type: ignore[arg-type]
         assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), parts
+    empty = await end(client, run.root, "f", {"upload_id": "0" * 26 + "p00000"}, [])
+    assert empty.status_code == 400
     shorter = created["upload_id"].replace("p00003", "p00002")
     for upload_id in (shorter, other["upload_id"], "", "../x", "p00003", created["upload_id"] + "0", 7, None):
         answer = await end(client, run.root, "f", {"upload_id": upload_id}, sent)

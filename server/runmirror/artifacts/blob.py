@@ -50,7 +50,9 @@ class BlobStore:
         self.direct: Direct | None = BlobDirect(service, self._blob) if direct else None
 
     @classmethod
-    def at(cls, address: str, *, connection_string: str | None, direct: bool = True) -> Self:
+    def at(
+        cls, address: str, *, connection_string: str | None, ca_bundle: str | None = None, direct: bool = True
+    ) -> Self:
         """The store at `wasbs://container@account.blob.core.windows.net/path`; `ValueError` if that is not its form.
 
         A connection string also says where the account's endpoint is, which is how a local Azurite is reached.
@@ -61,18 +63,10 @@ class BlobStore:
         prefix = (match["prefix"] or "").strip("/")
         if prefix:
             safe_path(prefix)
-        options: dict[str, Any] = {
-            "max_single_get_size": READ_BYTES,
-            "max_chunk_get_size": READ_BYTES,
-            "connection_timeout": 10,
-            "read_timeout": 60,
-            "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=3, retry_total=3),
-        }
         if connection_string is not None:
-            service = BlobServiceClient.from_connection_string(connection_string, **options)
+            service = BlobServiceClient.from_connection_string(connection_string, **_options(ca_bundle))
             return cls(service, match["container"], prefix, direct=direct)
-        credential = DefaultAzureCredential()
-        service = BlobServiceClient(f"https://{match['host']}", credential=credential, **options)
+        service, credential = service_of_identity(f"https://{match['host']}", ca_bundle)
         return cls(service, match["container"], prefix, credential, direct=direct)
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
@@ -201,6 +195,23 @@ class BlobStore:
             except ResourceNotFoundError:
                 return False
             return True
+
+
+def service_of_identity(url: str, ca_bundle: str | None) -> tuple[BlobServiceClient, DefaultAzureCredential]:
+    """The account at `url`, for the identity that this process has in Entra."""
+    credential = DefaultAzureCredential(connection_verify=ca_bundle or True)
+    return BlobServiceClient(url, credential=credential, **_options(ca_bundle)), credential
+
+
+def _options(ca_bundle: str | None) -> dict[str, Any]:
+    return {
+        "max_single_get_size": READ_BYTES,
+        "max_chunk_get_size": READ_BYTES,
+        "connection_timeout": 10,
+        "read_timeout": 60,
+        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=3, retry_total=3),
+        "connection_verify": ca_bundle or True,
+    }
 
 
 class _Upload:

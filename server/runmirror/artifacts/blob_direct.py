@@ -72,7 +72,7 @@ class BlobDirect:
         expiry = datetime.now(UTC) + lifetime
         key: str | None = getattr(self._service.credential, "account_key", None)
         signature = generate_blob_sas(
-            str(blob.account_name),
+            str(self._service.account_name),
             blob.container_name,
             blob.blob_name,
             account_key=key,

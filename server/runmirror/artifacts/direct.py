@@ -48,7 +48,7 @@ async def end_parts(artifacts: Artifacts, path: str, upload_id: str, numbers: li
     direct = direct_or_unsupported(artifacts, UPLOADS)
     slot = await artifacts.slot(path)
     try:
-        if sorted(numbers) != list(range(1, len(numbers) + 1)):
+        if not numbers or sorted(numbers) != list(range(1, len(numbers) + 1)):
             raise InvalidParts
         written = await direct.commit_parts(path, upload_id, len(numbers))
     except InvalidParts as error:

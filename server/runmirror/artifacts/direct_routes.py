@@ -12,7 +12,7 @@ from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import InvalidParameter
 from runmirror.routing import Permission, mlflow_route, route
 from runmirror.settings import Settings
-from runmirror.wire import Empty, missing
+from runmirror.wire import Empty
 
 router = APIRouter(tags=["artifacts"])
 
@@ -33,10 +33,8 @@ async def create_multipart_upload(
 @route(router, "POST", _MULTIPART + "/complete/{path:path}", permission=Permission.EDIT, twins=True)
 async def complete_multipart_upload(service: Service, path: str, request: direct_wire.CompleteMultipart) -> Empty:
     """Make the file of its parts; 200 says that it is stored and recorded."""
-    file = _file_in(path, request)
-    if not request.parts:
-        raise InvalidParameter(missing("parts"))
-    await direct.end_parts(service, file, request.upload_id, [part.part_number for part in request.parts])
+    numbers = [part.part_number for part in request.parts]
+    await direct.end_parts(service, _file_in(path, request), request.upload_id, numbers)
     return Empty()
 
 

@@ -27,7 +27,7 @@ class CreateMultipart(FileOfUpload):
 
 class CompleteMultipart(FileOfUpload):
     upload_id: str = ""
-    parts: list[PartWire] = Field(default=[], max_length=MAX_PARTS)
+    parts: list[PartWire] = Field(max_length=MAX_PARTS)
 
 
 class AbortMultipart(FileOfUpload):

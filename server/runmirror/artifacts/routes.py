@@ -50,8 +50,8 @@ async def download(request: Request, service: Service, path: str) -> Response:
 
 
 @route(router, "HEAD", _SERVICE + "/{path:path}", permission=Permission.READ, twins=True)
-async def download_head(service: Service, path: str) -> Response:
-    return await downloads.answer_head(service.store, file_path(path))
+async def download_head(request: Request, service: Service, path: str) -> Response:
+    return await downloads.answer_head(service.store, file_path(path), request.headers)
 
 
 @route(router, "PUT", _SERVICE + "/{path:path}", permission=Permission.EDIT, twins=True)
@@ -91,8 +91,9 @@ async def get_artifact(request: Request, service: Service, run_id: RunId, path: 
 
 
 @route(router, "HEAD", "/get-artifact", permission=Permission.READ)
-async def get_artifact_head(service: Service, run_id: RunId, path: str | None = None) -> Response:
-    return await downloads.answer_head(service.store, await service.path_in_run(run_id, _required_file(path)))
+async def get_artifact_head(request: Request, service: Service, run_id: RunId, path: str | None = None) -> Response:
+    found = await service.path_in_run(run_id, _required_file(path))
+    return await downloads.answer_head(service.store, found, request.headers)
 
 
 def _folder(path: str) -> str:
