@@ -8,13 +8,16 @@ import asyncio
 import hashlib
 import io
 import re
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
+import aiohttp
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import DefaultAzureCredential
 from azure.storage.blob import BlobBlock, BlobProperties, ContentSettings
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, ExponentialRetry
@@ -210,8 +213,19 @@ def _options(ca_bundle: str | None) -> dict[str, Any]:
         "connection_timeout": 10,
         "read_timeout": 60,
         "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=3, retry_total=3),
-        "connection_verify": ca_bundle or True,
+        **({"transport": _trusting(ca_bundle)} if ca_bundle else {}),
     }
+
+
+def _trusting(ca_bundle: str) -> AioHttpTransport:
+    """A transport with one TLS context: told `connection_verify`, the client would load the file for every request."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca_bundle)),
+        trust_env=True,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+    return AioHttpTransport(session=session)
 
 
 class _Upload:
