@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,15 @@ def serving(folder: Path, *arguments: str, port: int | None = None, **environmen
     """Start `runmirror serve` with its data in `folder`; end it by SIGTERM, as an operator would."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    log = folder / "server.log"
-    command = [sys.executable, "-m", "runmirror", "serve", "--port", str(port), "--data-dir", str(folder), *arguments]
+    command = ["-m", "runmirror", "serve", "--port", str(port), "--data-dir", str(folder), *arguments]
+    with started(command, port, folder / "server.log", environment) as server:
+        yield server
+
+
+@contextmanager
+def started(arguments: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    """Any Python program that serves our API on a port of loopback."""
+    command = [sys.executable, *arguments]
     with log.open("ab") as sink:
         child = subprocess.Popen(command, env=clean_environment(environment), stdout=sink, stderr=sink)
     server = Server(f"http://127.0.0.1:{port}", child, log)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from runmirror import __version__, probes
 from runmirror.answers import error_answer
+from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
@@ -69,8 +70,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     folder = ui_folder(settings)
     app.state.ui = files_below(folder) if folder else {}
     for module in (
-        probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, mirror_routes,
-        registry_routes, webhook_routes, trace_routes, evaluation_dataset_routes, scorer_routes,
+        probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, direct_routes,
+        mirror_routes, registry_routes, webhook_routes, trace_routes, evaluation_dataset_routes, scorer_routes,
         datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip

@@ -53,6 +53,15 @@ class NotServedYet(RunmirrorError):
     code, status = "NOT_IMPLEMENTED", 501
 
 
+class TransferNotSupported(RunmirrorError):
+    """The store is not one that clients can reach themselves; the client knows the sentence, and comes to us."""
+
+    code, status = "NOT_IMPLEMENTED", 501
+
+    def __init__(self, transfer: str, why: str) -> None:
+        super().__init__(f"{transfer} is not supported for the current artifact repository: {why}.")
+
+
 class Busy(RunmirrorError):
     """Nothing was done and the call may be repeated: MLflow's client repeats unsafe POSTs on 429, not on 503."""
 

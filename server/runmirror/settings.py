@@ -56,6 +56,18 @@ class Settings(BaseSettings):
         validation_alias=_env("azure_storage_connection_string", "AZURE_STORAGE_CONNECTION_STRING"),
         description="credentials of the blob store; without it `DefaultAzureCredential`",
     )
+    direct_transfers: Literal["off", "allowed", "offered"] = Field(
+        "allowed",
+        description="whether clients may move files to and from Azure Blob themselves, by URLs signed for one file: "
+        "`allowed` to those set up to ask, `offered` to all (they must reach the account), `off`",
+    )
+    presigned_download_ttl: Duration = Field(
+        timedelta(minutes=5),
+        gt=timedelta(0),
+        le=timedelta(days=7),
+        validation_alias=_env("presigned_download_ttl", "MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS"),
+        description="how long a signed URL of a file can be used",
+    )
     host: str = Field("127.0.0.1", validation_alias=_env("host", "MLFLOW_HOST"), description="address to listen on")
     port: int = Field(
         5000, ge=0, le=65535, validation_alias=_env("port", "MLFLOW_PORT"), description="port to listen on"

@@ -1,9 +1,10 @@
 """`azurite`: a real Blob server from npm, one per test process."""
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,23 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The connection string of a running Azurite Blob service on loopback."""
+    with start_azurite(tmp_path_factory.mktemp("azurite")) as endpoint:
+        yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
+
+
+@contextmanager
+def start_azurite(folder: Path, *options: str) -> Iterator[str]:
+    """The address of the account's Blob service."""
     _install()
-    folder = tmp_path_factory.mktemp("azurite")
     output = folder / "output.txt"
     command = [
         str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", "0", "--location", str(folder), "--skipApiVersionCheck",
-        "--silent", "--disableTelemetry",
+        "--silent", "--disableTelemetry", *options,
     ]  # fmt: skip
     with output.open("wb") as sink:
         child = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
     try:
-        endpoint = f"{_address(child, output)}/{ACCOUNT}"
-        yield (f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};")
+        yield f"{_address(child, output)}/{ACCOUNT}"
     finally:
         child.kill()  # it has nothing to keep, and would wait for idle connections at a gentler word
         child.wait()
@@ -54,8 +60,8 @@ def _address(child: subprocess.Popen[bytes], output: Path) -> str:
     deadline = time.monotonic() + START_DEADLINE_S
     while time.monotonic() < deadline and child.poll() is None:
         for line in output.read_text().splitlines():
-            if "successfully listen" in line and "http://" in line:
-                return "http://" + line.partition("http://")[2].strip()
+            if found := re.search(r"successfully listen.*?(https?://\S+)", line):
+                return found[1]
         with suppress(subprocess.TimeoutExpired):
             child.wait(0.1)  # the pause between two looks, cut short when the child ends
     raise AssertionError(f"Azurite did not come up (exit code {child.poll()}):\n{output.read_text()[-2000:]}")

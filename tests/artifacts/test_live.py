@@ -1,21 +1,27 @@
 """A real server process: raw targets, broken connections, memory, and the unmodified mlflow client."""
 
 import hashlib
+import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import mlflow
 import pytest
+import requests
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.settings import Settings
 from tests.artifacts.live import Live, live_server
+from tests.artifacts.test_multipart import MULTIPART
+from tests.artifacts.test_presigned import DOWNLOAD, PRESIGNED, UPLOAD
 from tests.artifacts.test_routes import SERVICE
 
 MEBIBYTE = 1024**2
@@ -28,6 +34,11 @@ TRICKS = [
     "%2Fetc/passwd", "//etc/passwd", "a//x", "C:/Windows/x", "C%3A%5CWindows", "c:x", "..%5c..%5cx", "..%255c..%255cx",
     "%5c%5chost%5cshare", "a%00b", "a%00/../x", "a%0d", "a%01b", "a%7fb", "a%2500b", "%ff", "%c0%ae%c0%ae/x",
     "a%ef%bf%bdb", RESERVED + "/x", "%2euploads/x", ".UPLOADS/x", "s" * 256, "/".join(["segment"] * 130),
+]  # fmt: skip
+
+# What a multipart upload says its file is called at the client.
+BAD_NAMES = [
+    "..", ".", "", "/", "a/..", "C:", "C:\\..", "a\\b", "\0", "%2e%2e", "%252e", "s" * 256, "\ud800", RESERVED,
 ]  # fmt: skip
 
 
@@ -52,24 +63,43 @@ def listed(live: Live, path: str = "") -> list[str]:
 def test_no_trick_reaches_another_place(live: Live, run_id: str, tmp_path: Path) -> None:
     assert live.raw("PUT", f"{SERVICE}/0/{run_id}/artifacts/kept", b"kept")[0] == 200
     run = f"run_id={run_id}"
+    part = json.dumps({"path": "f", "num_parts": 1, "upload_id": "x", "parts": [{"part_number": 1}]})
     for trick in TRICKS:
-        for method, target in (
-            ("PUT", f"{SERVICE}/{trick}"),
-            ("GET", f"{SERVICE}/{trick}"),
-            ("DELETE", f"{SERVICE}/{trick}"),
-            ("GET", f"{SERVICE}?path={trick}"),
-            ("GET", f"/get-artifact?{run}&path={trick}"),
-            ("GET", f"/api/2.0/mlflow/artifacts/list?{run}&path={trick}"),
+        of_run = json.dumps({"run_id": run_id, "path": unquote(trick)})
+        reserved = RESERVED in trick.lower().replace("%2e", ".")
+        for method, target, sent in (
+            ("PUT", f"{SERVICE}/{trick}", "planted"),
+            ("GET", f"{SERVICE}/{trick}", ""),
+            ("HEAD", f"{SERVICE}/{trick}", ""),
+            ("DELETE", f"{SERVICE}/{trick}", ""),
+            ("GET", f"{SERVICE}?path={trick}", ""),
+            ("GET", f"/get-artifact?{run}&path={trick}", ""),
+            ("GET", f"/api/2.0/mlflow/artifacts/list?{run}&path={trick}", ""),
+            ("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run_id}&path={trick}", "planted"),
+            ("GET", f"{PRESIGNED}/{trick}", ""),
+            ("POST", f"{MULTIPART}/create/{trick}", part),
+            ("POST", f"{MULTIPART}/complete/{trick}", part),
+            ("POST", f"{MULTIPART}/abort/{trick}", part),
+            ("POST", DOWNLOAD, of_run),
+            ("POST", UPLOAD, of_run),
         ):
-            if RESERVED in trick.lower().replace("%2e", ".") and run in target:
+            if reserved and run_id in target + sent:
                 continue  # reserved at the top of the store only, and this is below a run
-            status, body = live.raw(method, target, b"planted" if method == "PUT" else b"")
-            assert 400 <= status < 500, (method, target, status, body)
-            assert b"INVALID_PARAMETER_VALUE" in body, (method, target, body)
+            for alias in {target, target.replace("/api/", "/ajax-api/", 1)}:
+                kind = "application/json" if sent.startswith("{") else ""
+                status, body = live.raw(method, alias, sent.encode(), kind)
+                assert status == 400, (method, alias, sent, status, body)
+                assert method == "HEAD" or b"INVALID_PARAMETER_VALUE" in body, (method, alias, body)
+    for name in BAD_NAMES:
+        for step in ("create", "complete", "abort"):
+            folder = "" if name == RESERVED else "x"
+            sent = json.dumps({"path": name, "num_parts": 1, "upload_id": "x", "parts": [{"part_number": 1}]})
+            status, body = live.raw("POST", f"{MULTIPART}/{step}/{folder}", sent.encode(), "application/json")
+            assert (status, b"INVALID_PARAMETER_VALUE" in body) == (400, True), (step, name, body)
     assert listed(live) == ["0"]
     assert listed(live, f"0/{run_id}/artifacts") == ["kept"]
     assert not [found for found in tmp_path.rglob("*") if found.is_file() and b"planted" in found.read_bytes()]
-    assert live.output.read_text() == ""
+    assert live.log.read_text() == ""
 
 
 def test_a_question_mark_or_hash_in_a_name_is_a_letter(live: Live, run_id: str) -> None:
@@ -92,7 +122,7 @@ def test_a_connection_that_breaks_in_mid_upload_leaves_nothing(
     assert listed(live) == []
     assert live.raw("PUT", f"{SERVICE}/0/{run_id}/artifacts/f", b"whole")[0] == 200
     assert live.raw("GET", f"{SERVICE}/0/{run_id}/artifacts/f") == (200, b"whole")
-    assert live.output.read_text() == ""
+    assert live.log.read_text() == ""
 
 
 def test_memory_does_not_grow_with_a_file(live: Live, run_id: str) -> None:
@@ -152,3 +182,36 @@ def test_the_mlflow_client_logs_lists_and_loads_artifacts(live: Live, tmp_path: 
     assert [file.path for file in client.list_artifacts(run)] == ["config.json", "logged", "top.txt"]
     with pytest.raises(Exception, match="nothing"):
         client.download_artifacts(run, "nothing", str(tmp_path))
+
+
+def test_the_mlflow_client_moves_large_files_itself_where_it_can(
+    live: Live, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "true",
+        "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "100000", "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": "60000",
+        "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE": "70000",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    asked: list[tuple[str, str]] = []
+    request = requests.Session.request
+
+    def noted(session: requests.Session, method: str, url: str, *rest: Any, **more: Any) -> requests.Response:
+        asked.append((method, urlsplit(url).netloc))
+        return request(session, method, url, *rest, **more)
+
+    monkeypatch.setattr(requests.Session, "request", noted)
+    client = MlflowClient(live.url)
+    run = client.create_run("0").info.run_id
+    large, small = tmp_path / "large é.bin", tmp_path / "small"
+    large.write_bytes(os.urandom(200_000))
+    small.write_bytes(b"1")
+    client.log_artifact(run, str(large), "d")
+    client.log_artifact(run, str(small))
+    assert [(file.path, file.file_size) for file in client.list_artifacts(run, "d")] == [("d/large é.bin", 200_000)]
+    (tmp_path / "back").mkdir()
+    back = Path(client.download_artifacts(run, "d/large é.bin", str(tmp_path / "back")))
+    assert back.read_bytes() == large.read_bytes()
+    here = urlsplit(live.url).netloc
+    directly = {method.upper() for method, host in asked if host != here}
+    assert directly == ({"PUT", "GET"} if settings.azure_storage_connection_string else set())

@@ -1,10 +1,8 @@
 """Uploads and deletions below a run are changes of the run, and its rows agree with the store."""
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,34 +12,8 @@ from sqlalchemy import event, text
 
 from runmirror.artifacts.store import Store
 from tests.artifacts.conftest import Run, make_run
+from tests.artifacts.recorded import Row, md5, rows, seq
 from tests.artifacts.test_routes import SERVICE, put
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    path: str
-    size_bytes: int
-    md5: str | None
-    deleted: bool
-    seq: int
-    model_id: str = ""
-
-
-def md5(data: bytes) -> str:
-    return hashlib.md5(data).hexdigest()
-
-
-async def rows(app: FastAPI, run: Run) -> list[Row]:
-    query = "SELECT path, size_bytes, md5, deleted, seq, model_id FROM artifacts WHERE run_id = :run ORDER BY path"
-    async with app.state.engine.connect() as connection:
-        return [Row(*row) for row in await connection.execute(text(query), {"run": run.run_id})]
-
-
-async def seq(app: FastAPI, run: Run) -> int:
-    async with app.state.engine.connect() as connection:
-        found = await connection.scalar(text("SELECT seq FROM runs WHERE run_id = :run"), {"run": run.run_id})
-        assert isinstance(found, int)
-        return found
 
 
 async def stored(store: Store, path: str) -> bytes:

@@ -114,6 +114,9 @@ async def test_a_range_of_another_version_is_not_mixed_in(client: httpx.AsyncCli
     assert (same.status_code, same.content) == (206, b"old")
     cached = await client.get(address, headers={"If-None-Match": f'"x", W/{etag}'})
     assert (cached.status_code, cached.content, cached.headers["etag"]) == (304, b"", etag)
+    for asked, status in ((etag, 304), (f'"x", W/{etag}', 304), ("*", 304), ('"x"', 200)):
+        head = await client.head(address, headers={"If-None-Match": asked, "Range": "bytes=0-2"})
+        assert (head.status_code, head.content, head.headers["etag"]) == (status, b"", etag)
     await put(client, f"{run.root}/f", b"new bytes!")
     changed = await client.get(address, headers={"Range": "bytes=0-2", "If-Range": etag})
     assert (changed.status_code, changed.content) == (200, b"new bytes!")

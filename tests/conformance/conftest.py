@@ -30,12 +30,16 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def runmirror(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterator[Server]:
-    """`runmirror serve` over a database of its own; its address is all a client needs."""
+def runmirror_database_url(postgres: str) -> str:
     asyncio.run(_create_database(postgres))
-    database_url = make_url(postgres).set(database=DATABASE).render_as_string(hide_password=False)
+    return make_url(postgres).set(database=DATABASE).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def runmirror(tmp_path_factory: pytest.TempPathFactory, runmirror_database_url: str) -> Iterator[Server]:
+    """`runmirror serve` over a database of its own; its address is all a client needs."""
     folder = tmp_path_factory.mktemp("runmirror")
-    with serving(folder, "--no-mirror", "--backend-store-uri", database_url, **WEBHOOKS) as server:
+    with serving(folder, "--no-mirror", "--backend-store-uri", runmirror_database_url, **WEBHOOKS) as server:
         yield server
 
 

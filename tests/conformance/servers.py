@@ -27,15 +27,15 @@ WEBHOOKS = {
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """`mlflow server` of the pinned wheel over SQLite and a folder; yields its address."""
+def mlflow_server(folder: Path, artifacts: str = "", **more: str) -> Iterator[str]:
+    """`mlflow server` of the pinned wheel over SQLite, and a folder unless `artifacts` are elsewhere: its address."""
     port = free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"),
+        "--artifacts-destination", artifacts or str(folder / "artifacts"),
     ]  # fmt: skip
-    environment = clean_environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **WEBHOOKS})
+    environment = clean_environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **WEBHOOKS, **more})
     log = folder / "server.log"
     with log.open("wb") as sink:
         child = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, start_new_session=True)

@@ -8,12 +8,15 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from runmirror.artifacts import pending_queries
+from runmirror.artifacts.files import Store
+from runmirror.artifacts.places import Place, Root
 from runmirror.entities import LifecycleStage, Metric, RunStatus
 from runmirror.mirror.queue import PORTAL_TAG, REMOTE_RUN_TAG, STATUS_TAG
 from runmirror.mirror.target import TargetThrottled, TargetUnauthorized, TargetUnavailable
 from runmirror.mirror.worker import Worker
 from tests.mirror.conftest import MakeWorker
-from tests.mirror.factories import START_MS, Source, points
+from tests.mirror.factories import START_MS, Source, chunks, points
 from tests.mirror.memory_target import Failure, MemoryTarget
 
 
@@ -258,6 +261,24 @@ async def test_a_write_wakes_the_worker_and_stopping_gives_leases_back(
     await worker.stop()
     async with asyncio.timeout(10):
         await running
+
+
+async def test_a_file_that_a_client_put_into_the_store_by_itself_is_found_and_mirrored(
+    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine, store: Store
+) -> None:
+    run = await source.run()
+    root = f"{run.experiment_id}/{run.run_id.hex}/artifacts"
+    async with engine.begin() as connection:
+        place = Place(Root(run.run_id, "", root), "by/url")
+        await pending_queries.add(connection, place, timedelta(minutes=15))
+        await connection.execute(text("UPDATE pending_uploads SET check_at = now()"))
+    await store.write(f"{root}/by/url", chunks(b"hello"))
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while not any(remote.files == {"by/url": b"hello"} for remote in target.runs.values()):
+            await asyncio.sleep(0.02)
+    await worker.stop()
+    await running
 
 
 async def test_postgres_may_go_away_and_come_back(

@@ -1,4 +1,4 @@
-"""Artifacts in Azure Blob Storage: the only module of the server that imports `azure.storage`.
+"""Artifacts in Azure Blob Storage; this and `blob_direct.py` are all of the server that imports `azure.storage`.
 
 A file is uploaded as blocks that nobody sees until their list is committed; what a broken upload staged, Azure throws
 away after a week. There are no folders: a folder is what names have in common up to a slash.
@@ -8,19 +8,23 @@ import asyncio
 import hashlib
 import io
 import re
+import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
+import aiohttp
 from azure.core import MatchConditions
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceModifiedError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import DefaultAzureCredential
 from azure.storage.blob import BlobBlock, BlobProperties, ContentSettings
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, ExponentialRetry
 
-from runmirror.artifacts.files import Entry, Opened, Stat, Written
+from runmirror.artifacts.blob_direct import BlobDirect, name_of_block
+from runmirror.artifacts.blob_errors import code_of, told
+from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import ArtifactNotFound, Busy, InvalidParameter, Unavailable
 
@@ -39,14 +43,19 @@ _ADDRESS = re.compile(
 class BlobStore:
     """A `Store` in one container, below `prefix`. The container must exist."""
 
-    def __init__(self, service: BlobServiceClient, container: str, prefix: str, credential: Any = None) -> None:
+    def __init__(
+        self, service: BlobServiceClient, container: str, prefix: str, credential: Any = None, *, direct: bool = True
+    ) -> None:
         self.service = service
         self.container = service.get_container_client(container)
         self.prefix = prefix
         self.credential = credential
+        self.direct: Direct | None = BlobDirect(service, self._blob) if direct else None
 
     @classmethod
-    def at(cls, address: str, *, connection_string: str | None) -> Self:
+    def at(
+        cls, address: str, *, connection_string: str | None, ca_bundle: str | None = None, direct: bool = True
+    ) -> Self:
         """The store at `wasbs://container@account.blob.core.windows.net/path`; `ValueError` if that is not its form.
 
         A connection string also says where the account's endpoint is, which is how a local Azurite is reached.
@@ -57,23 +66,15 @@ class BlobStore:
         prefix = (match["prefix"] or "").strip("/")
         if prefix:
             safe_path(prefix)
-        options: dict[str, Any] = {
-            "max_single_get_size": READ_BYTES,
-            "max_chunk_get_size": READ_BYTES,
-            "connection_timeout": 10,
-            "read_timeout": 60,
-            "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=3, retry_total=3),
-        }
         if connection_string is not None:
-            service = BlobServiceClient.from_connection_string(connection_string, **options)
-            return cls(service, match["container"], prefix)
-        credential = DefaultAzureCredential()
-        service = BlobServiceClient(f"https://{match['host']}", credential=credential, **options)
-        return cls(service, match["container"], prefix, credential)
+            service = BlobServiceClient.from_connection_string(connection_string, **_options(ca_bundle))
+            return cls(service, match["container"], prefix, direct=direct)
+        service, credential = service_of_identity(f"https://{match['host']}", ca_bundle)
+        return cls(service, match["container"], prefix, credential, direct=direct)
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
         upload = _Upload(self._blob(path))
-        with _told(path):
+        with told(path):
             try:
                 pending: list[bytes] = []  # joined once: a growing buffer would be copied again and again
                 size = 0
@@ -89,7 +90,7 @@ class BlobStore:
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         whole = start == 0 and end is None  # asked for as such, because an empty file has no ranges
-        with _told(path):
+        with told(path):
             try:
                 download = await self._blob(path).download_blob(
                     offset=None if whole else start, length=None if end is None else end - start
@@ -97,7 +98,7 @@ class BlobStore:
             except ResourceNotFoundError as error:
                 raise await self._not_a_file(path, error) from error
             except HttpResponseError as error:
-                if _code(error) != "InvalidRange":
+                if code_of(error) != "InvalidRange":
                     raise
                 properties = await self._properties(path)
                 return Opened(properties.size, properties.etag, _nothing())
@@ -108,12 +109,12 @@ class BlobStore:
         return Opened(_whole_size(properties), properties.etag, _told_stream(path, download.chunks()))
 
     async def stat(self, path: str) -> Stat:
-        with _told(path):
+        with told(path):
             properties = await self._properties(path)
             return Stat(properties.size, properties.etag)
 
     async def digest(self, path: str) -> Written | None:
-        with _told(path):
+        with told(path):
             try:
                 properties = await self._properties(path)
             except (ArtifactNotFound, InvalidParameter):
@@ -133,7 +134,7 @@ class BlobStore:
         folder = f"{self._name(path)}/" if self._name(path) else ""
         below_prefix = len(self.prefix) + 1 if self.prefix else 0
         entries: dict[str, Entry] = {}
-        with _told(path):
+        with told(path):
             async for found in self.container.walk_blobs(name_starts_with=folder, delimiter="/", include=["metadata"]):
                 name = found.name[below_prefix:]
                 if not isinstance(found, BlobProperties):  # a BlobPrefix
@@ -145,7 +146,7 @@ class BlobStore:
     async def delete(self, path: str) -> Sequence[str]:
         name = self._name(path)
         below_prefix = len(self.prefix) + 1 if self.prefix else 0
-        with _told(path):
+        with told(path):
             names = [found async for found in self.container.list_blob_names(name_starts_with=f"{name}/")]
             names.append(name)
             limit = asyncio.Semaphore(DELETES_IN_FLIGHT)
@@ -183,7 +184,7 @@ class BlobStore:
 
     async def _not_a_file(self, path: str, error: ResourceNotFoundError) -> Exception:
         """What a missing blob means: a folder, nothing, or a container that is gone."""
-        if _code(error) == "ContainerNotFound":
+        if code_of(error) == "ContainerNotFound":
             return Unavailable("The artifact store cannot be used: its blob container does not exist.")
         names = self.container.list_blob_names(name_starts_with=f"{self._name(path)}/", results_per_page=1)
         async for _ in names:
@@ -197,6 +198,34 @@ class BlobStore:
             except ResourceNotFoundError:
                 return False
             return True
+
+
+def service_of_identity(url: str, ca_bundle: str | None) -> tuple[BlobServiceClient, DefaultAzureCredential]:
+    """The account at `url`, for the identity that this process has in Entra."""
+    credential = DefaultAzureCredential(connection_verify=ca_bundle or True)
+    return BlobServiceClient(url, credential=credential, **_options(ca_bundle)), credential
+
+
+def _options(ca_bundle: str | None) -> dict[str, Any]:
+    return {
+        "max_single_get_size": READ_BYTES,
+        "max_chunk_get_size": READ_BYTES,
+        "connection_timeout": 10,
+        "read_timeout": 60,
+        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=3, retry_total=3),
+        **({"transport": _trusting(ca_bundle)} if ca_bundle else {}),
+    }
+
+
+def _trusting(ca_bundle: str) -> AioHttpTransport:
+    """A transport with one TLS context: told `connection_verify`, the client would load the file for every request."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca_bundle)),
+        trust_env=True,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+    return AioHttpTransport(session=session)
 
 
 class _Upload:
@@ -214,7 +243,7 @@ class _Upload:
         while len(self.in_flight) >= BLOCKS_IN_FLIGHT:
             await self.in_flight.popleft()
         await self._count(block)
-        block_id = f"{self.upload_id}-{len(self.block_ids):05d}"
+        block_id = name_of_block(self.upload_id, len(self.block_ids))
         self.block_ids.append(block_id)
         self.in_flight.append(asyncio.create_task(self._stage(block_id, block)))
 
@@ -239,7 +268,7 @@ class _Upload:
         try:
             await self.blob.commit_block_list(blocks, content_settings=self._settings())
         except HttpResponseError as error:
-            if _code(error) != "InvalidBlockList":
+            if code_of(error) != "InvalidBlockList":
                 raise
             # A commit of the same name throws away the blocks that other uploads have staged for it.
             raise Busy("Another upload of this file ended meanwhile; nothing was written, send it again.") from error
@@ -259,24 +288,8 @@ class _Upload:
         return ContentSettings(content_type="application/octet-stream", content_md5=bytearray(self.md5.digest()))
 
 
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Say what Azure said in the tree of errors."""
-    try:
-        yield
-    except ResourceNotFoundError as error:
-        if _code(error) == "ContainerNotFound":
-            raise Unavailable("The artifact store cannot be used: its blob container does not exist.") from error
-        raise ArtifactNotFound(path) from error
-    except ResourceModifiedError as error:
-        raise Busy("The file was replaced while it was read; try again.") from error
-    except AzureError as error:
-        said = _code(error) or type(error).__name__
-        raise Unavailable(f"The artifact store cannot be reached or refused ({said}); try again.") from error
-
-
 async def _told_stream(path: str, chunks: Any) -> AsyncIterator[bytes]:
-    with _told(path):
+    with told(path):
         async for chunk in chunks:
             yield chunk
 
@@ -284,11 +297,6 @@ async def _told_stream(path: str, chunks: Any) -> AsyncIterator[bytes]:
 async def _nothing() -> AsyncIterator[bytes]:
     return
     yield b""
-
-
-def _code(error: AzureError) -> str | None:
-    code = getattr(error, "error_code", None)
-    return str(getattr(code, "value", code)) if code else None
 
 
 def _whole_size(properties: BlobProperties) -> int:

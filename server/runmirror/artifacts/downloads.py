@@ -73,9 +73,11 @@ def attachment(path: str) -> str:
     return f"attachment; filename={quoted}; filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~')}"
 
 
-async def answer_head(store: Store, path: str) -> Response:
-    """The headers a download of the whole file has."""
+async def answer_head(store: Store, path: str, asked: Headers) -> Response:
+    """The headers a download of the whole file has, or word that the client has it already."""
     stat = await store.stat(path)
+    if _named(asked.get("if-none-match"), stat.etag):
+        return Response(status_code=304, headers={"ETag": stat.etag})
     return Response(headers={**_headers(path, stat.etag), "Content-Length": str(stat.size_bytes)})
 
 

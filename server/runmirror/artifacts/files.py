@@ -1,16 +1,17 @@
 """What a store of artifact bytes can do; `local.py` and `blob.py` do it, and nothing here knows of HTTP."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a store holds at a path: its size, and the MD5 of its bytes in hex."""
+    """What a store holds at a path: its size, and the MD5 of its bytes in hex (None: they did not pass through us)."""
 
     size_bytes: int
-    md5: str
+    md5: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,42 @@ class Entry:
         return self.path.rpartition("/")[2]
 
 
+class CannotSign(Exception):
+    """The store's own credentials do not let it sign URLs; says why, in words for the operator."""
+
+
+class InvalidParts(Exception):
+    """A multipart upload cannot end: parts are missing, or the upload is not one of this file."""
+
+
+class Direct(Protocol):
+    """Transfers between clients and the store itself, by URLs for one file, one right and a limited time.
+
+    Each method that signs raises `CannotSign`, or `Unavailable`.
+    """
+
+    async def sign_parts(self, path: str, count: int, lifetime: timedelta) -> tuple[str, Sequence[str]]:
+        """An upload's id, and a URL for each of its parts."""
+        ...
+
+    async def commit_parts(self, path: str, upload_id: str, count: int) -> Written:
+        """Make the file of all `count` parts, replacing what is there; may be repeated. Raises `InvalidParts`."""
+        ...
+
+    async def sign_download(self, path: str, lifetime: timedelta, *, disposition: str, content_type: str) -> str: ...
+
+    async def sign_upload(self, path: str, lifetime: timedelta) -> tuple[str, Mapping[str, str]]:
+        """A URL to put the whole file to, and the headers that must go with it."""
+        ...
+
+
 class Store(Protocol):
     """A place for bytes. Every `path` has passed `safe_path`; memory use does not depend on the size of a file."""
+
+    @property
+    def direct(self) -> Direct | None:
+        """None when clients cannot reach the bytes but through us."""
+        ...
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
         """Store the chunks as one file, replacing what is there: all of it becomes visible, or nothing.

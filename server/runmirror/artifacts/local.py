@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from runmirror.artifacts.files import Entry, Opened, Stat, Written
+from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
@@ -35,6 +35,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.uploads = self.root / RESERVED
+        self.direct: Direct | None = None
 
     def prepare(self) -> None:
         """Make the folder and clear what broken uploads of the past left; `problem` tells when that fails."""

@@ -30,6 +30,10 @@ _ARTIFACT_URI = text("SELECT artifact_uri FROM runs WHERE run_id = :run_id")
 
 _SEQ = text("SELECT seq FROM artifacts WHERE run_id = :run_id AND model_id = :model_id AND path = :path")
 
+_RECORDED = text("""
+    SELECT size_bytes, md5, deleted, seq FROM artifacts WHERE run_id = :run_id AND model_id = :model_id AND path = :path
+""")
+
 _RUN_SEQ = text("SELECT seq FROM runs WHERE run_id = :run_id")
 
 _RECORD = text("""
@@ -87,6 +91,14 @@ async def artifact_uri(connection: AsyncConnection, run_id: UUID) -> str | None:
 async def seq_of(connection: AsyncConnection, place: Place) -> int:
     """The seq of a file's row, or `NEVER`."""
     return await connection.scalar(_SEQ, _key(place)) or NEVER
+
+
+async def recorded(connection: AsyncConnection, place: Place) -> tuple[Written | None, int]:
+    """What is recorded of a file, None when it is not there, and the seq of its row or `NEVER`."""
+    row = (await connection.execute(_RECORDED, _key(place))).one_or_none()
+    if row is None:
+        return None, NEVER
+    return None if row.deleted else Written(row.size_bytes, row.md5), row.seq
 
 
 async def run_seq(connection: AsyncConnection, run_id: UUID) -> int:

@@ -46,12 +46,12 @@ async def list_store(service: Service, path: str = "") -> ListArtifacts:
 
 @route(router, "GET", _SERVICE + "/{path:path}", permission=Permission.READ, twins=True)
 async def download(request: Request, service: Service, path: str) -> Response:
-    return await downloads.answer_download(service.store, _file(path), request.headers)
+    return await downloads.answer_download(service.store, file_path(path), request.headers)
 
 
 @route(router, "HEAD", _SERVICE + "/{path:path}", permission=Permission.READ, twins=True)
-async def download_head(service: Service, path: str) -> Response:
-    return await downloads.answer_head(service.store, _file(path))
+async def download_head(request: Request, service: Service, path: str) -> Response:
+    return await downloads.answer_head(service.store, file_path(path), request.headers)
 
 
 @route(router, "PUT", _SERVICE + "/{path:path}", permission=Permission.EDIT, twins=True)
@@ -91,8 +91,9 @@ async def get_artifact(request: Request, service: Service, run_id: RunId, path: 
 
 
 @route(router, "HEAD", "/get-artifact", permission=Permission.READ)
-async def get_artifact_head(service: Service, run_id: RunId, path: str | None = None) -> Response:
-    return await downloads.answer_head(service.store, await service.path_in_run(run_id, _required_file(path)))
+async def get_artifact_head(request: Request, service: Service, run_id: RunId, path: str | None = None) -> Response:
+    found = await service.path_in_run(run_id, _required_file(path))
+    return await downloads.answer_head(service.store, found, request.headers)
 
 
 def _folder(path: str) -> str:
@@ -100,7 +101,8 @@ def _folder(path: str) -> str:
     return safe_path(path.removesuffix("/")) if path else ""
 
 
-def _file(path: str) -> str:
+def file_path(path: str) -> str:
+    """`path`, when it is safe and names a file. Raises `InvalidParameter`."""
     if not path or path.endswith("/"):
         raise InvalidParameter(f"Artifact path refers to a directory, not a file: '{path[:200]}'")
     return safe_path(path)
@@ -109,4 +111,4 @@ def _file(path: str) -> str:
 def _required_file(path: str | None) -> str:
     if path is None:
         raise InvalidParameter(missing("path"))
-    return _file(path)
+    return file_path(path)

@@ -10,6 +10,7 @@ never acknowledged; a repeated upload records them.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +36,11 @@ class Artifacts:
 
     async def upload(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Store a file and record it; one that lies below no run is only stored, as MLflow does."""
+        slot = await self.slot(path)
+        await self.record(slot, await self.store.write(path, chunks))
+
+    async def slot(self, path: str) -> "Slot":
+        """Where a file is about to be stored. Raises `InvalidParameter` when that is the folder of somebody's files."""
         run_ids, model_ids = ids_in(path)
         async with self.reading() as connection:
             roots = await queries.roots(connection, run_ids, model_ids) if run_ids or model_ids else []
@@ -43,11 +49,22 @@ class Artifacts:
                 raise InvalidParameter(f"Artifact path refers to a directory, not a file: '{path}'")
             if place is None and await queries.holds_experiment(connection, path):
                 raise InvalidParameter(f"Artifact path refers to a directory, not a file: '{path}'")
-            recorded = place is not None and place.root.run_id is not None
-            expected = await queries.seq_of(connection, place) if place and recorded else queries.NEVER
-        written = await self.store.write(path, chunks)
-        if place and recorded:
-            await self._record(place, written, expected)
+            if place is None or place.root.run_id is None:
+                return Slot(None, queries.NEVER)
+            return Slot(place, await queries.seq_of(connection, place))
+
+    async def record(self, slot: "Slot", written: Written) -> None:
+        """Say what was stored since `slot` was looked up."""
+        if slot.place is not None:
+            await self._record(slot.place, written, slot.expected)
+
+    async def compare(self, place: Place) -> None:
+        """Record what the store holds at `place` if that is not what is recorded. Raises `RunNotFound`."""
+        async with self.reading() as connection:
+            recorded, seq = await queries.recorded(connection, place)
+        held = await self.store.digest(place.store_path)
+        if held != recorded:
+            await self._record(place, held, seq)
 
     async def delete(self, path: str) -> None:
         """Remove a file or folder from the store and mark what is recorded of it as deleted."""
@@ -104,6 +121,14 @@ class Artifacts:
         for path, seq in later:
             overtaken = Place(place.root, path)
             await self._record(overtaken, await self.store.digest(overtaken.store_path), seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for a file, and the seq of its row before; no place: what lies there is not recorded."""
+
+    place: Place | None
+    expected: int
 
 
 class _Overtaken(Exception):

@@ -20,7 +20,12 @@ def create_store(settings: Settings) -> Store:
     root = settings.artifact_root
     if root.startswith(("wasbs://", "wasb://")):
         secret = settings.azure_storage_connection_string
-        return BlobStore.at(root, connection_string=secret.get_secret_value() if secret else None)
+        return BlobStore.at(
+            root,
+            connection_string=secret.get_secret_value() if secret else None,
+            ca_bundle=settings.ca_bundle,
+            direct=settings.direct_transfers != "off",
+        )
     if root.startswith("file:"):
         root = url2pathname(urlsplit(root).path)
     elif _SCHEME.match(root):

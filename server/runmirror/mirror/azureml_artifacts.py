@@ -46,10 +46,6 @@ class _Blob:
     size_bytes: int
     md5: str | None  # hex
 
-    def holds(self, file: RemoteFile) -> bool:
-        same_content = self.md5 is None or file.md5 is None or self.md5 == file.md5
-        return self.size_bytes == file.size_bytes and same_content
-
 
 class Copier:
     """Copies files into one run."""
@@ -115,7 +111,7 @@ class Copier:
         if url is not None:
             return await self._put(url, file, file.path)
         there = await self._blob_at(file.path)
-        if there is not None and there.holds(file):
+        if await _holds(there, file):
             return 0
         if there is None or there.size_bytes == 0:
             return await self._put(await self._url_again(file.path), file, file.path)
@@ -129,8 +125,7 @@ class Copier:
         path = file.revision_path
         url = (await self._register([path]))[path]
         if url is None:
-            there = await self._blob_at(path)
-            if there is not None and there.holds(file):
+            if await _holds(await self._blob_at(path), file):
                 return 0
             url = await self._url_again(path)
         return await self._put(url, file, path)
@@ -176,8 +171,7 @@ class Copier:
             await self._upload(url, file)
         except Refused as error:
             if error.status == 409:
-                there = await self._blob_at(path)
-                if there is not None and there.holds(file):
+                if await _holds(await self._blob_at(path), file):
                     return 0
                 raise
             if error.code in {"Md5Mismatch", "InvalidMd5"}:
@@ -220,6 +214,21 @@ class Copier:
         xml = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         headers = {"x-ms-blob-content-md5": base64.b64encode(hashing.digest()).decode()}
         await self._client.blob(self._guard, "PUT", f"{url}&comp=blocklist", headers=headers, content=xml)
+
+
+async def _holds(there: _Blob | None, file: RemoteFile) -> bool:
+    """Whether the target has this content; a file whose MD5 is not recorded is read for it."""
+    if there is None or there.size_bytes != file.size_bytes:
+        return False
+    return there.md5 is None or there.md5 == (file.md5 or await _digest(file))
+
+
+async def _digest(file: RemoteFile) -> str:
+    hashing = hashlib.md5(usedforsecurity=False)
+    if file.size_bytes:
+        async for chunk in await file.read(0, file.size_bytes):
+            hashing.update(chunk)
+    return hashing.hexdigest()
 
 
 async def _hashed(chunks: AsyncIterator[bytes], update: Callable[[bytes], None]) -> AsyncIterator[bytes]:

@@ -12,7 +12,9 @@ from uuid import UUID, uuid4
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runmirror.artifacts import pending
 from runmirror.artifacts.files import Store
+from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import listen
@@ -68,13 +70,16 @@ class Worker:
         """Mirror until `stop`."""
         url = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs")
+        artifacts = Artifacts(self._tools.store, reading=self._engine.connect, writing=self._engine.begin)
+        watcher = asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads")
         try:
             while not self._stopping:
                 await self._wait(await self._step_or_wait())
         finally:
-            listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await listener
+            for task in (listener, watcher):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await self._wind_up()
 
     async def stop(self) -> None:

@@ -115,10 +115,11 @@ async def get_model_version_artifact(
 
 @route(router, "HEAD", "/model-versions/get-artifact", permission=Permission.READ)
 async def get_model_version_artifact_head(
-    artifacts: Service, name: str = "", version: str = "", path: str | None = None
+    request: Request, artifacts: Service, name: str = "", version: str = "", path: str | None = None
 ) -> Response:
     """The headers a download has."""
-    return await downloads.answer_head(artifacts.store, await _file_of(artifacts, name, version, path))
+    found = await _file_of(artifacts, name, version, path)
+    return await downloads.answer_head(artifacts.store, found, request.headers)
 
 
 async def load_version(connection: AsyncConnection, name: str, version: str | int) -> Row[Any]:

@@ -19,6 +19,7 @@ from runmirror.tables.logged_models import (
     logged_models,
 )
 from runmirror.tables.mirrors import mirror_links, mirror_throughput, mirrored_experiments, mirrors
+from runmirror.tables.pending_uploads import pending_uploads
 from runmirror.tables.registry import (
     model_version_tags,
     model_versions,
@@ -69,6 +70,7 @@ __all__ = [
     "model_version_tags",
     "model_versions",
     "params",
+    "pending_uploads",
     "registered_model_aliases",
     "registered_model_tags",
     "registered_models",

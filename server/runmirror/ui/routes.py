@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from runmirror.routing import Permission, mlflow_route, route
 from runmirror.ui.wire import ServerInfo
@@ -13,9 +13,11 @@ _PAGES = "/ajax-api/3.0/mlflow"
 
 
 @mlflow_route(router, "GET", "/server-info", permission=Permission.PUBLIC, version="3.0")
-async def server_info() -> ServerInfo:
+async def server_info(request: Request) -> ServerInfo:
     """Clients and pages ask this before they log in."""
-    return ServerInfo()
+    state = request.app.state
+    offered = state.settings.direct_transfers == "offered" and state.artifacts.direct is not None
+    return ServerInfo(multipart_uploads_enabled=offered, multipart_downloads_enabled=offered)
 
 
 @route(router, "GET", f"{_PAGES}/ui-telemetry", permission=Permission.PUBLIC)

@@ -11,6 +11,6 @@ class ServerInfo(Wire):
     trace_archival_enabled: bool = False
     multipart_uploads_enabled: bool = False
     multipart_downloads_enabled: bool = False
-    presigned_upload_run_id_supported: bool = False
-    presigned_upload_model_id_supported: bool = False
+    presigned_upload_run_id_supported: bool = True
+    presigned_upload_model_id_supported: bool = True
     features_enabled: dict[str, bool] = {"gateway": False}

@@ -18,22 +18,10 @@ class Unserved:
     reason: str
 
 
-_NOT_YET = "runmirror does not have it yet"
 _GATEWAY = "runmirror stores and mirrors, it is no gateway to language models"
 _RUNS_CODE = "the server would run code or call models for its clients, and runmirror executes nothing"
 
 _GROUPS: tuple[tuple[str, str], ...] = (
-    (
-        _NOT_YET,
-        """
-        POST /api/2.0/mlflow-artifacts/mpu/create/{path:path}
-        POST /api/2.0/mlflow-artifacts/mpu/complete/{path:path}
-        POST /api/2.0/mlflow-artifacts/mpu/abort/{path:path}
-        GET /api/2.0/mlflow-artifacts/presigned/{path:path}
-        POST /api/2.0/mlflow/artifacts/presigned-download-url
-        POST /api/2.0/mlflow/artifacts/presigned-upload-url
-        """,
-    ),
     (
         _GATEWAY,
         """
