@@ -7,10 +7,10 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser lint types format clean
+.PHONY: help demo test test-clients browser lint types format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "runmirror needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1)
@@ -31,7 +31,10 @@ demo: $(VENV)/.demo ## Train a model against runmirror and compare it with its c
 	$(BIN)/runmirror demo $(DEMO)
 
 test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),--ignore=tests/clients)
+
+test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.17 against one server
+	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
 
 browser: ## Install the Chromium that the browser tests drive (Debian, as root)
 	apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium
@@ -48,4 +51,4 @@ format: $(VENV)/.dev ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environments and downloads
-	rm -rf $(VENV) .venv-azureml .azurite
+	rm -rf $(VENV) .venv-azureml .venv-clients .azurite

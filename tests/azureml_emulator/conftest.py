@@ -1,10 +1,6 @@
 """One emulator for all tests, emptied before each, and an environment with Microsoft's clients."""
 
-import fcntl
-import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import pytest
 
 from tests.azureml_emulator.process import EmulatorProcess, start_emulator
 from tests.azureml_emulator.rest import Rest
+from tests.venvs import python_with
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 REPOSITORY = Path(__file__).parents[2]
@@ -43,19 +40,6 @@ def rest(emulator: EmulatorProcess) -> Iterator[Rest]:
 @pytest.fixture(scope="session")
 def azureml_python() -> Path:
     """The Python of an environment that has azureml-core and azureml-mlflow, made when it is missing."""
-    venv = Path(os.environ.get("RUNMIRROR_AZUREML_VENV") or REPOSITORY / ".venv-azureml")
-    python = venv / "bin" / "python"
-    if "RUNMIRROR_AZUREML_VENV" in os.environ:
-        return python
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    stamp = venv / ".complete"
-    venv.mkdir(exist_ok=True)
-    # Test processes run side by side: one of them installs, the others wait.
-    with (venv / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text() != wanted:
-            subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-            install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*install, "-r", str(REQUIREMENTS)], check=True)
-            stamp.write_text(wanted)
-    return python
+    if given := os.environ.get("RUNMIRROR_AZUREML_VENV"):
+        return Path(given) / "bin" / "python"
+    return python_with(REQUIREMENTS, REPOSITORY / ".venv-azureml")
