@@ -1,9 +1,6 @@
 """Every route of the installed `mlflow` is served, or listed with the reason why not."""
 
-import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,25 +11,7 @@ from runmirror.app import create_app
 from runmirror.routing import routes_of
 from runmirror.settings import Settings
 from runmirror.unserved.table import UNSERVED
-from tests.server import clean_environment
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-Endpoint = tuple[str, str]
-
-
-def shape(path: str) -> str:
-    """The path with its variables unnamed: Flask writes <model_id>, FastAPI {model_id}."""
-    return re.sub(r"<[^>]*>|\{[^}]*\}", "{}", path)
-
-
-@pytest.fixture(scope="module")
-def mlflows() -> frozenset[Endpoint]:
-    """All that `mlflow server` routes."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.mlflow_routes"]
-    environment = clean_environment({"PYTHONPATH": str(REPOSITORY)})
-    asked = subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True, text=True)
-    return frozenset((method, shape(path)) for method, path in json.loads(asked.stdout))
+from tests.conformance.endpoints import DIFFERENT, README, Endpoint, mlflows, shape, written
 
 
 @pytest.fixture
@@ -50,13 +29,14 @@ def served(tmp_path: Path) -> Counter[Endpoint]:
 LISTED = Counter((endpoint.method, shape(endpoint.path)) for endpoint in UNSERVED)
 
 
-def test_mlflow_has_the_routes_this_test_is_about(mlflows: frozenset[Endpoint]) -> None:
-    assert len(mlflows) > 400
-    assert {("POST", "/api/2.0/mlflow/runs/create"), ("POST", "/v1/traces"), ("GET", "/static-files/{}")} <= mlflows
+def test_mlflow_has_the_routes_this_test_is_about() -> None:
+    assert len(mlflows()) > 400
+    for endpoint in (("POST", "/api/2.0/mlflow/runs/create"), ("POST", "/v1/traces"), ("GET", "/static-files/{}")):
+        assert endpoint in mlflows()
 
 
-def test_every_route_of_mlflow_is_served_or_listed(served: Counter[Endpoint], mlflows: frozenset[Endpoint]) -> None:
-    assert sorted(mlflows - set(served) - set(LISTED)) == []
+def test_every_route_of_mlflow_is_served_or_listed(served: Counter[Endpoint]) -> None:
+    assert sorted(set(mlflows()) - set(served) - set(LISTED)) == []
 
 
 def test_no_route_is_both_served_and_listed(served: Counter[Endpoint]) -> None:
@@ -64,9 +44,19 @@ def test_no_route_is_both_served_and_listed(served: Counter[Endpoint]) -> None:
     assert sorted(set(served) & set(LISTED)) == []
 
 
-def test_only_routes_of_mlflow_are_listed_and_each_once(mlflows: frozenset[Endpoint]) -> None:
-    assert sorted(set(LISTED) - mlflows) == []
+def test_only_routes_of_mlflow_are_listed_and_each_once() -> None:
+    assert sorted(set(LISTED) - set(mlflows())) == []
     assert [endpoint for endpoint, times in LISTED.items() if times > 1] == []
+
+
+def test_what_is_served_differently_is_an_endpoint_of_mlflow_that_is_served(served: Counter[Endpoint]) -> None:
+    assert sorted(set(DIFFERENT) - (set(mlflows()) & set(served))) == []
+
+
+def test_the_readme_lists_every_endpoint() -> None:
+    """`python -m tests.conformance.endpoints` writes the list anew."""
+    readme = README.read_text(encoding="utf-8")
+    assert readme == written(readme)
 
 
 async def test_a_listed_endpoint_answers_501_with_its_name(client: httpx.AsyncClient) -> None:
