@@ -35,7 +35,7 @@ DIFFERENT: dict[Endpoint, str] = {
     ("GET", "/api/2.0/mlflow-artifacts/presigned/{}"): "served for artifacts in Azure Blob",
     ("POST", "/api/2.0/mlflow/artifacts/presigned-download-url"): "served for artifacts in Azure Blob",
     ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url"): "served for artifacts in Azure Blob",
-    ("GET", "/get-artifact"): "a Range that ends past the file is cut to it, as at the other endpoints",
+    ("GET", "/get-artifact"): "a Range of more bytes from the end than there are is the whole file",
     ("GET", "/model-versions/get-artifact"): "sources of the form `runs:/` are resolved",
     ("GET", "/api/2.0/mlflow/experiments/search"): _SEARCH,
     ("POST", "/api/2.0/mlflow/experiments/search"): _SEARCH,
