@@ -36,8 +36,16 @@ async def _listen_once(dsn: str, channel: str, wake: asyncio.Event) -> None:
         wake.set()
         while not gone.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(gone.wait(), _ALIVE_EVERY_S)
+                async with asyncio.timeout(_ALIVE_EVERY_S):
+                    await gone.wait()
             # A connection whose peer vanished without a word is found out here.
             await connection.execute("SELECT 1", timeout=10)
     finally:
         connection.terminate()
+
+
+async def cancel(task: asyncio.Task[None], *, again_s: float = 0.5) -> None:
+    """End a task for good: a library that waits inside it may lose one cancellation, but not every one."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=again_s)

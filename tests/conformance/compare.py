@@ -202,6 +202,8 @@ def normal(value: Any, side: Side, ignore: tuple[str, ...], key: str = "") -> An
         if key in JSON_TEXTS and isinstance(inside := _parsed(value), dict | list):
             return normal(inside, side, ignore, key)
         return _normal_text(value, side, key)
+    if key == "experiment_id" and isinstance(value, int) and value:
+        return "<experiment>"
     return "<now>" if isinstance(value, int) and _is_now(value) else value
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.db import DATABASE_ERRORS
-from runmirror.listen import listen
+from runmirror.listen import cancel, listen
 from runmirror.settings import Settings
 from runmirror.webhooks import queue
 from runmirror.webhooks.queue import Delivery
@@ -39,9 +39,7 @@ async def delivering(settings: Settings, engine: AsyncEngine, sender: Sender) ->
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancel(task, again_s=_GRACE_S + 1)
 
 
 class Deliverer:
@@ -62,12 +60,13 @@ class Deliverer:
         try:
             while True:
                 delay_s = await self._step_or_wait()
+                # Not wait_for: until Python 3.12 it may lose a cancellation that comes with the wake-up.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), delay_s)
+                    async with asyncio.timeout(delay_s):
+                        await self._wake.wait()
                 self._wake.clear()
         finally:
-            listener.cancel()
-            await asyncio.wait([listener])
+            await cancel(listener)
             await self._wind_up()
 
     async def _step_or_wait(self) -> float:
