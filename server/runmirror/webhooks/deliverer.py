@@ -39,7 +39,7 @@ async def delivering(settings: Settings, engine: AsyncEngine, sender: Sender) ->
     try:
         yield
     finally:
-        await cancel(task, again_s=_GRACE_S + 1)
+        await cancel(task)
 
 
 class Deliverer:
