@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 _ALIVE_EVERY_S = 30.0
 _RECONNECT_S = 1.0
+_CANCEL_AGAIN_S = 0.5
 
 
 async def listen(database_url: str, channel: str, wake: asyncio.Event) -> None:
@@ -44,8 +45,12 @@ async def _listen_once(dsn: str, channel: str, wake: asyncio.Event) -> None:
         connection.terminate()
 
 
-async def cancel(task: asyncio.Task[None], *, again_s: float = 0.5) -> None:
-    """End a task for good: a library that waits inside it may lose one cancellation, but not every one."""
+async def cancel(task: asyncio.Task[None]) -> None:
+    """End a task that has nothing to tidy up.
+
+    `asyncio.wait_for`, until Python 3.12, loses a cancellation that comes together with what was waited for; a library
+    that uses it may do so once, but not every time.
+    """
     while not task.done():
         task.cancel()
-        await asyncio.wait([task], timeout=again_s)
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)

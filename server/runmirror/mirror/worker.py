@@ -17,7 +17,7 @@ from runmirror.artifacts.files import Store
 from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
-from runmirror.listen import listen
+from runmirror.listen import cancel, listen
 from runmirror.mirror import link as links
 from runmirror.mirror import queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
@@ -76,10 +76,8 @@ class Worker:
             while not self._stopping:
                 await self._wait(await self._step_or_wait())
         finally:
-            for task in (listener, watcher):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await cancel(listener)
+            await cancel(watcher)
             await self._wind_up()
 
     async def stop(self) -> None:

@@ -34,16 +34,19 @@ _FORGET_EVERY_S = 3600.0
 
 @asynccontextmanager
 async def delivering(settings: Settings, engine: AsyncEngine, sender: Sender) -> AsyncIterator[None]:
-    """Deliver in the background until the block ends."""
-    task = asyncio.create_task(Deliverer(settings, engine, sender).run(), name="webhook deliveries")
+    """Deliver in the background until the block ends; requests under way then get `_GRACE_S`."""
+    deliverer = Deliverer(settings, engine, sender)
+    task = asyncio.create_task(deliverer.run(), name="webhook deliveries")
     try:
         yield
     finally:
-        await cancel(task)
+        deliverer.stop()
+        await asyncio.wait([task], timeout=2 * _GRACE_S)
+        await cancel(task)  # if Postgres hangs: leases that were not given back expire
 
 
 class Deliverer:
-    """Delivers until it is cancelled; Postgres going away does not end it."""
+    """Delivers until it is told to stop; Postgres going away does not end it."""
 
     def __init__(self, settings: Settings, engine: AsyncEngine, sender: Sender) -> None:
         self._settings = settings
@@ -52,22 +55,28 @@ class Deliverer:
         self._ttl = settings.webhook_timeout + _MARGIN
         self._running: dict[UUID, asyncio.Task[None]] = {}  # one for a webhook
         self._wake = asyncio.Event()
+        self._stopping = False
         self._forgot_at = float("-inf")
 
     async def run(self) -> None:
         url = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for webhook deliveries")
         try:
-            while True:
+            while not self._stopping:
                 delay_s = await self._step_or_wait()
-                # Not wait_for: until Python 3.12 it may lose a cancellation that comes with the wake-up.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._wake.wait()
-                self._wake.clear()
+                if not self._stopping:
+                    self._wake.clear()
         finally:
             await cancel(listener)
             await self._wind_up()
+
+    def stop(self) -> None:
+        """Ask `run` to end: requests under way are finished or given back."""
+        self._stopping = True
+        self._wake.set()
 
     async def _step_or_wait(self) -> float:
         try:
