@@ -9,11 +9,13 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.conformance.client import name, on_both
 from tests.conformance.compare import Both, Side
 from tests.conformance.servers import WEBHOOKS, mlflow_server
 from tests.conftest import TEMPLATE
 from tests.server import Server, serving
 
+__all__ = ["name", "on_both"]
 DATABASE = "conformance"
 
 

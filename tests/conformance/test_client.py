@@ -1,51 +1,19 @@
 """The unmodified `mlflow` client, told nothing but an http address: it reads back what MLflow's server gives it."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mlflow
 import mlflow.sklearn
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from sklearn.linear_model import LogisticRegression
 
+from tests.conformance.client import FEATURES, LABELS, OnBoth
 from tests.conformance.compare import Both
-
-FEATURES = np.array([[0.0], [1.0], [2.0], [3.0]])
-LABELS = np.array([0, 0, 1, 1])
-
-Flow = Callable[[str], Any]
-OnBoth = Callable[[Flow], Any]
-
-
-@pytest.fixture
-def on_both(both: Both, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OnBoth]:
-    """Run a flow against both servers, each time in a new experiment, and compare what it returns."""
-    mpl.use("agg")
-    monkeypatch.chdir(tmp_path)  # nothing is left behind where a client falls back to ./mlruns
-    name = both.unique("client")
-
-    def run(flow: Flow) -> Any:
-        def act(url: str) -> Any:
-            mlflow.set_tracking_uri(url)
-            try:
-                mlflow.set_experiment(name)
-                return flow(url)
-            finally:
-                while mlflow.active_run():
-                    mlflow.end_run("KILLED")
-
-        return both.each(act)
-
-    yield run
-    mlflow.sklearn.autolog(disable=True)
-    mlflow.set_tracking_uri(None)
 
 
 def shown(run: Run) -> dict[str, Any]:
@@ -168,7 +136,6 @@ def test_a_figure_text_and_a_dict_are_logged_listed_and_read(on_both: OnBoth, tm
     assert on_both(flow)[2] is True
 
 
-@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")
 def test_a_logged_model_is_loaded_again(on_both: OnBoth) -> None:
     def flow(_: str) -> Any:
         model = LogisticRegression().fit(FEATURES, LABELS)

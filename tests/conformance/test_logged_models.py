@@ -88,6 +88,19 @@ def test_a_bad_creation_is_refused_alike(both: Both, request_body: dict[str, Any
     both.call("POST", "logged-models/search", json={"experiment_ids": ["{experiment}"]})
 
 
+def test_a_name_has_its_limit(both: Both) -> None:
+    both.new_experiment()
+    both.call("POST", "logged-models", json={"experiment_id": "{experiment}", "name": "n" * 500})
+    both.call(
+        "POST",
+        "logged-models",
+        json={"experiment_id": "{experiment}", "name": "n" * 501},
+        deviation=Deviation(
+            (200, None), (400, "INVALID_PARAMETER_VALUE"), why="500 characters are the width of MLflow's own column"
+        ),
+    )
+
+
 def test_a_bad_name_is_refused_in_the_same_words(both: Both) -> None:
     both.new_experiment()
     both.call("POST", "logged-models", json={"experiment_id": "{experiment}", "name": "a/b"}, message=True)

@@ -203,3 +203,14 @@ def test_a_broken_body_is_refused(both: Both, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     both.call("POST", "runs/log-batch", content=content, headers=headers, deviation=STUMBLES)
     both.call("POST", "runs/log-metric", content=content, headers=headers)
+
+
+@pytest.mark.parametrize("half", [{"dataset_name": "d"}, {"dataset_digest": "x"}])
+@pytest.mark.parametrize("model", [{}, {"model_id": "m-" + "0" * 32}])
+def test_the_name_and_the_digest_of_a_points_dataset_go_together(
+    run: Both, half: dict[str, str], model: dict[str, str]
+) -> None:
+    point = {"key": "k", "value": 1, "timestamp": 1, **half, **model}
+    run.call("POST", "runs/log-metric", json={"run_id": "{run}", **point})
+    run.call("POST", "runs/log-batch", json={"run_id": "{run}", "metrics": [point]})
+    read(run)

@@ -1,55 +1,18 @@
 """The registry through the unmodified `mlflow` client: it reads back what MLflow's server gives it."""
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import mlflow.sklearn
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from sklearn.linear_model import LogisticRegression
 
-from tests.conformance.compare import Both
-
-FEATURES = np.array([[0.0], [1.0], [2.0], [3.0]])
-LABELS = np.array([0, 0, 1, 1])
-
-Flow = Callable[[str], Any]
-OnBoth = Callable[[Flow], Any]
-
-
-@pytest.fixture
-def name(both: Both) -> str:
-    return both.unique("client")
-
-
-@pytest.fixture
-def on_both(both: Both, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OnBoth]:
-    """Run a flow against both servers, each time in an experiment of its own, and compare what it returns."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(flow: Flow) -> Any:
-        def act(url: str) -> Any:
-            mlflow.set_tracking_uri(url)
-            mlflow.set_experiment(name)
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)  # stages, as the client calls them
-                    warnings.filterwarnings("ignore", message=".*Any type hint is inferred")  # when it imports itself
-                    return flow(url)
-            finally:
-                while mlflow.active_run():
-                    mlflow.end_run("KILLED")
-
-        return both.each(act)
-
-    yield run
-    mlflow.set_tracking_uri(None)
+from tests.conformance.client import FEATURES, LABELS, OnBoth
 
 
 def fitted() -> LogisticRegression:
@@ -91,7 +54,12 @@ def log_version(name: str) -> str:
     """Train, log and register; the run's id."""
     with mlflow.start_run() as run:
         mlflow.sklearn.log_model(
-            fitted(), name="model", registered_model_name=name, input_example=FEATURES, skops_trusted_types=None
+            fitted(),
+            name="model",
+            registered_model_name=name,
+            input_example=FEATURES,
+            skops_trusted_types=None,
+            pip_requirements=["scikit-learn"],
         )
     return str(run.info.run_id)
 
@@ -120,7 +88,7 @@ def test_a_run_is_registered_after_the_fact_and_a_version_is_copied(on_both: OnB
     def flow(_: str) -> Any:
         client = MlflowClient()
         with mlflow.start_run() as run:
-            logged = mlflow.sklearn.log_model(fitted(), name="model")
+            logged = mlflow.sklearn.log_model(fitted(), name="model", pip_requirements=["scikit-learn"])
             mlflow.log_text("no model", "notes/a.txt")
         by_run = mlflow.register_model(f"runs:/{run.info.run_id}/model", name)
         by_model = mlflow.register_model(logged.model_uri, name, tags={"how": "by model"})

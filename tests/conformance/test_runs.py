@@ -82,6 +82,20 @@ def test_a_tags_key_has_its_limit_even_when_a_run_is_created(both: Both) -> None
     both.call("POST", "runs/create", json={"experiment_id": "{experiment}", "tags": tags}, deviation=sqlite_is_wide)
 
 
+def test_of_a_tag_given_twice_the_last_counts_even_when_a_run_is_created(both: Both) -> None:
+    both.new_experiment()
+    shows_its_database = Deviation((400, "BAD_REQUEST"), (200, None), why="MLflow shows a constraint of its database")
+    for tags in (
+        [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}],
+        [{"key": "mlflow.runName", "value": ""}],  # MLflow adds the name it makes up
+    ):
+        body = {"experiment_id": "{experiment}", "tags": tags, "start_time": 1}
+        answer = both.call("POST", "runs/create", json=body, deviation=shows_its_database)
+        kept = {tag["key"]: tag["value"] for tag in answer.at("run.data.tags")}
+        assert kept.pop("mlflow.runName") == answer.at("run.info.run_name")
+        assert kept in ({"a": "2"}, {})
+
+
 def test_a_tags_value_is_kept_whole_when_a_run_is_created(both: Both) -> None:
     both.new_experiment()
     tags = [{"key": "a", "value": "v" * 8001}]
@@ -204,6 +218,20 @@ def test_the_name_of_a_run_follows_its_tag(run: Both) -> None:
     read(run)
     run.call("POST", "runs/delete-tag", json={"run_id": "{run}", "key": "mlflow.runName"})
     read(run)
+
+
+def test_an_empty_name_by_tag_leaves_the_run_its_name(run: Both) -> None:
+    nameless = {"key": "mlflow.runName", "value": ""}
+    run.call("POST", "runs/set-tag", json={"run_id": "{run}", **nameless})
+    read(run)
+    named = {"key": "mlflow.runName", "value": "by batch"}
+    run.call("POST", "runs/log-batch", json={"run_id": "{run}", "tags": [named, nameless]})
+    read(run)
+
+
+def test_a_key_that_ends_in_a_line_feed_is_refused(run: Both) -> None:
+    overlooked = Deviation((200, None), REFUSED, why="MLflow forbids control characters, and overlooks the last one")
+    run.call("POST", "runs/set-tag", json={"run_id": "{run}", "key": "a\n", "value": "v"}, deviation=overlooked)
 
 
 BAD_KEYS: list[Any] = ["", "k" * 251, "../x", "a//b", "/a", "a/", ".", "what?", "a\tb", 7, ["x"]]

@@ -16,6 +16,7 @@ from runmirror.mirror import queue
 from runmirror.runs import batch_queries, queries, writes
 
 RUN_NAME_TAG = "mlflow.runName"
+NO_NAME = Tag(RUN_NAME_TAG, "")
 _ANY_RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 
 
@@ -34,7 +35,7 @@ async def create_run(
     run_id = new_run_id()
     by_key = {tag.key: tag.value for tag in tags}
     name = _agreed_name(run_name, by_key.get(RUN_NAME_TAG, "")) or names.random_run_name(run_id)
-    by_key.setdefault(RUN_NAME_TAG, name)
+    by_key[RUN_NAME_TAG] = name
     await queries.create(
         connection, run_id=run_id, experiment_id=key, name=name, user_id=user_id, start_time_ms=start_time_ms,
         artifact_uri=f"{experiment.artifact_location}/{run_id.hex}/artifacts", tags=by_key,
@@ -94,8 +95,8 @@ async def _write(connection: AsyncConnection, run_id: str, batch: Batch) -> None
         await batch_queries.insert_metrics(connection, write.run_id, write.seq, batch.metrics)
         if of_models := [metric for metric in batch.metrics if metric.model_id]:
             await record_model_metrics(connection, write.run_id, of_models)
-    if batch.tags:
-        tags = {tag.key: tag.value for tag in batch.tags}  # of a repeated key the last one counts
+    # Of a repeated key the last one counts; an empty name leaves the run the one it has.
+    if tags := {tag.key: tag.value for tag in batch.tags if tag != NO_NAME}:
         await batch_queries.set_tags(connection, write.run_id, write.seq, tags)
         if name := tags.get(RUN_NAME_TAG):
             await queries.update_info(connection, write.run_id, write.seq, name=name)

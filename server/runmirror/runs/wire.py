@@ -31,6 +31,10 @@ class MetricIn(Wire):
                 f"Invalid value {self.timestamp} for parameter '{path}timestamp' supplied: metric '{self.key}' "
                 f"(value={self.value}). Timestamp must be a nonnegative long (64-bit integer) "
             )
+        if bool(self.dataset_name) != bool(self.dataset_digest):
+            raise InvalidParameter(
+                f"'{path}dataset_name' and '{path}dataset_digest' go together: give both or neither."
+            )
         return Metric(
             self.key, self.value, self.timestamp, self.step,
             self.model_id or None, self.dataset_name or None, self.dataset_digest or None,
