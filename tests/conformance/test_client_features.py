@@ -1,6 +1,9 @@
 """What the `mlflow` client builds on tracking: evaluation, images, tables, asynchronous logging, system metrics."""
 
+import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from tests.conformance.client import FEATURES, LABELS, OnBoth
+from tests.conformance.compare import Both
+from tests.server import clean_environment
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 
 
@@ -188,3 +194,20 @@ def test_logged_models_are_searched_as_a_list_and_as_a_table(on_both: OnBoth) ->
     assert [name for name, *_ in some] == ["m2", "m0"]
     assert table[0] == ["m2", "m1", "m0"]
     assert first == ["m2"]
+
+
+def test_autolog_logs_what_a_program_trains(both: Both) -> None:
+    experiment = both.unique("autolog")
+
+    def trained(url: str) -> Any:
+        command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.autolog_program", url, experiment]
+        done = subprocess.run(
+            command, env=clean_environment({}), cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    logged = both.each(trained)
+    assert logged["status"] == "FINISHED"
+    assert logged["params"]["C"] == "0.5"
+    assert logged["metrics"]["training_accuracy_score"] == 1.0
