@@ -43,7 +43,7 @@ def test_a_classifier_is_evaluated(on_both: OnBoth) -> None:
         with mlflow.start_run(run_name="evaluated") as run:
             fitted = LogisticRegression().fit(frame[["x"]], frame["label"])
             logged = mlflow.sklearn.log_model(fitted, name="model", pip_requirements=["scikit-learn"])
-            result = mlflow.models.evaluate(
+            result = mlflow.evaluate(
                 logged.model_uri, frame, targets="label", model_type="classifier", evaluators=["classifier"],
                 evaluator_config={"classifier": {"log_model_explainability": False}},
             )  # fmt: skip
