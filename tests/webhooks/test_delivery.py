@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -311,3 +312,11 @@ async def let_leases_expire(database_url: str) -> None:
     engine = create_async_engine(make_url(database_url).set(drivername="postgresql+asyncpg"))
     await execute(engine, "UPDATE webhook_deliveries SET due_at = now() WHERE state = 'due'")
     await engine.dispose()
+
+
+def test_a_key_is_the_same_for_all_who_ask_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        keys = set(threads.map(lambda _: kept_key(tmp_path), range(16)))
+    assert len(keys) == 1
+    assert Settings(webhook_secret_key=keys.pop()).webhook_secret_key is not None
+    assert [file.name for file in tmp_path.iterdir()] == ["webhook-secret-key"]

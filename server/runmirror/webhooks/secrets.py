@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
@@ -45,8 +46,16 @@ class Secrets:
 
 
 def kept_key(data_dir: Path) -> str:
-    """The key in the data directory, made when there is none; only its owner can read it."""
+    """The key in the data directory, made when there is none; only its owner can read it.
+
+    It appears whole: neither a kill in the middle nor two servers that start at once leave half a key behind.
+    """
     file = data_dir / "webhook-secret-key"
-    with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-        new.write(Fernet.generate_key().decode())
+    if not file.exists():
+        with NamedTemporaryFile(dir=data_dir, prefix=".webhook-secret-key-") as new:  # 0600
+            new.write(Fernet.generate_key())
+            new.flush()
+            os.fsync(new.fileno())
+            with suppress(FileExistsError):
+                os.link(new.name, file)
     return file.read_text(encoding="ascii").strip()
