@@ -152,13 +152,13 @@ async def test_a_store_that_is_away_loses_no_upload(
 async def test_files_of_logged_models_are_uploaded_by_url_too(
     client: httpx.AsyncClient, app: FastAPI, azure: httpx.AsyncClient, artifacts: Artifacts, run: Run
 ) -> None:
-    for source in (run.run_id, ""):
+    for source, after in ((run.run_id, "1 min"), ("", "1 hour")):  # the second look is at the first file again
         body = {"experiment_id": "0", "name": "m", **({"source_run_id": source} if source else {})}
         model = (await client.post("/api/2.0/mlflow/logged-models", json=body)).json()["model"]["info"]
         await send(azure, await upload_url(client, model_id=model["model_id"], path="MLmodel"), b"1")
         root = model["artifact_uri"].removeprefix("mlflow-artifacts:/")
         assert (await client.get(f"{SERVICE}/{root}/MLmodel")).content == b"1"
-        assert await look(artifacts) == 1
+        assert await look(artifacts, after=after) == 1
         assert await watched(artifacts) == 1, "the file of a model that no run made is recorded nowhere"
     assert [(row.path, row.md5) for row in await rows(app, run)] == [("MLmodel", md5(b"1"))]
 
