@@ -88,3 +88,10 @@ def test_the_server_does_not_listen_beyond_loopback_without_authentication() -> 
     with pytest.raises(ValueError, match="refusing to listen"):
         Settings(host="0.0.0.0")
     assert Settings(host="0.0.0.0", insecure_no_auth=True).host == "0.0.0.0"
+
+
+def test_every_operation_of_the_openapi_document_has_an_id_of_its_own(tmp_path: Path) -> None:
+    document = create_app(Settings(data_dir=tmp_path), "postgresql://nowhere/none").openapi()
+    ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(ids) > 140
+    assert sorted(ids) == sorted(set(ids))

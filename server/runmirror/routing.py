@@ -30,10 +30,11 @@ def route(
 
     def register(handler: Handler) -> Handler:
         name = handler.__name__
+        version = "_v3" if "/3.0/" in path else ""  # some handlers serve two versions of MLflow's API
         extra = {"x-permission": permission.value}
         router.add_api_route(
-            path, handler, methods=[method], name=name, operation_id=f"{name}_{method.lower()}", openapi_extra=extra,
-            **options,
+            path, handler, methods=[method], name=name, operation_id=f"{name}_{method.lower()}{version}",
+            openapi_extra=extra, **options,
         )  # fmt: skip
         if twins:
             ajax = path.replace("/api/", "/ajax-api/", 1)
