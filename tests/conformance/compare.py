@@ -25,6 +25,8 @@ from typing import Any
 
 import httpx
 
+from tests.conformance.endpoints import is_told_to_differ
+
 RANDOM_NAME = re.compile(r"^[a-z]+-[a-z]+-\d{1,4}$")
 HEX_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
@@ -35,11 +37,22 @@ ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A difference we want: (status, error_code) of MLflow and of ours, and the reason."""
+    """A difference we want: (status, error_code) of MLflow and of ours, and the reason.
+
+    Where one accepts what the other refuses, the README's table of endpoints says so (`endpoints.DIFFERENT`), unless it
+    holds `everywhere`.
+    """
 
     mlflow: tuple[int, str | None]
     ours: tuple[int, str | None]
     why: str
+    everywhere: bool = False
+
+    @property
+    def is_of_the_endpoint(self) -> bool:
+        """That a client's mistake is no failure of the server holds everywhere, too."""
+        theirs, ours = self.mlflow[0], self.ours[0]
+        return not self.everywhere and theirs < 500 and (theirs < 400) != (ours < 400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,10 @@ class Both:
         if deviation is not None:
             found = ((theirs.status, theirs.error_code), (ours.status, ours.error_code))
             assert found == (deviation.mlflow, deviation.ours), f"{heading}: the deviation is another one: {found}"
+            if deviation.is_of_the_endpoint:
+                assert is_told_to_differ(method, _full(self.ours.fill(path))), (
+                    f"{heading} is not in endpoints.DIFFERENT"
+                )
             return ours
         seen = [_seen(side, message=message, body=body, headers=compare_headers, ignore=ignore) for side in self.sides]
         assert_same(heading, *seen, hint=self.ours.last_words)
@@ -251,15 +268,17 @@ def _is_now(value: int) -> bool:
     return abs(value - time.time() * 1000) < NEARLY_NOW_MS
 
 
+def _full(path: str) -> str:
+    return path if path.startswith("/") else f"/api/2.0/mlflow/{path}"
+
+
 def _send(side: Side, method: str, path: str, body: Any, rest: Mapping[str, Any]) -> Answer:
     path = side.fill(path)
     filled = {name: value if isinstance(value, bytes) else side.fill(value) for name, value in rest.items()}
     if body is not ABSENT:  # httpx refuses NaN; clients of MLflow do send it
         filled["content"] = json.dumps(side.fill(body)).encode()
         filled["headers"] = {"Content-Type": "application/json"} | filled["headers"]
-    response = side.client.request(
-        method, path if path.startswith("/") else f"/api/2.0/mlflow/{path}", follow_redirects=False, **filled
-    )
+    response = side.client.request(method, _full(path), follow_redirects=False, **filled)
     return Answer(response.status_code, _parsed(response.content), response.content, response.headers)
 
 

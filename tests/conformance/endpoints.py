@@ -1,8 +1,9 @@
 """The README's table of MLflow's endpoints: `python -m tests.conformance.endpoints` writes it anew.
 
 Which endpoints there are is read from the installed `mlflow`, which of them are not served from `unserved/table.py`;
-what is served with other answers stands in `DIFFERENT`: the endpoints about which the differential suite has a
-`Deviation` where one server accepts and the other refuses, but for mistakes that are refused everywhere.
+what is served with other answers stands in `DIFFERENT`: every endpoint of which the differential suite has a
+`Deviation` where one server accepts and the other refuses (`compare.py` checks it), but for mistakes that are refused
+everywhere.
 """
 
 import json
@@ -11,7 +12,13 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
+from fastapi.routing import APIRoute
+
+from runmirror.app import create_app
+from runmirror.routing import routes_of
+from runmirror.settings import Settings
 from runmirror.unserved.table import UNSERVED
 from tests.server import clean_environment
 
@@ -58,9 +65,17 @@ DIFFERENT: dict[Endpoint, str] = {
     ("POST", "/api/2.0/mlflow/runs/outputs"): f"{_MODEL_ID}; {_REPEAT}",
     ("POST", "/api/3.0/mlflow/traces"): "ids are no paths (CVE-2026-53995)",
     ("POST", "/api/3.0/mlflow/traces/search"): "orders that make MLflow fail are understood",
+    ("GET", "/api/3.0/mlflow/datasets/search"): _SEARCH,
+    ("POST", "/api/3.0/mlflow/datasets/search"): _SEARCH,
+    ("GET", "/api/3.0/mlflow/datasets/{}/records"): "a size of a page that cannot be is refused",
+    ("POST", "/api/3.0/mlflow/datasets/{}/records"): "records are a list, of a dataset that is there",
+    ("GET", "/api/3.0/mlflow/scorers/get"): "a version too large for any is refused",
+    ("POST", "/api/3.0/mlflow/scorers/register"): "a text of 1 MiB at most, whose content is not read",
+    ("POST", "/api/2.0/mlflow/runs/set-tag"): "a key that ends in a line feed is refused",
     ("POST", "/api/3.0/mlflow/datasets/create"): "an unknown experiment is 404",
     ("GET", "/api/3.0/mlflow/scorers/online-configs"): "always empty: nothing is scored here",
-    ("POST", "/api/2.0/mlflow/webhooks"): "delivered at least once, to public addresses only",
+    ("POST", "/api/2.0/mlflow/webhooks"): "delivered at least once, to public addresses only; no user name in the URL",
+    ("PATCH", "/api/2.0/mlflow/webhooks/{}"): "no user name in the URL",
     ("POST", "/api/2.0/mlflow/webhooks/{}/test"): "sent once; 4 KiB of the answer are shown",
     ("POST", "/graphql"): "documents that are too large or too deep are refused",
 }
@@ -78,6 +93,27 @@ def mlflows() -> dict[Endpoint, str]:
     environment = clean_environment({"PYTHONPATH": str(REPOSITORY)})
     asked = subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True, text=True)
     return {(method, shape(path)): path for method, path in json.loads(asked.stdout)}
+
+
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str], Endpoint]]:
+    """Our routes in the order in which they are tried, each with its endpoint."""
+    app = create_app(Settings(), "postgresql://nowhere/none")
+    return [
+        (method, route.path_regex, (method, shape(route.path)))
+        for route in (context.original_route for context in routes_of(app))
+        if isinstance(route, APIRoute)
+        for method in sorted(route.methods)
+    ]
+
+
+def is_told_to_differ(method: str, path: str) -> bool:
+    """Whether `DIFFERENT` has the endpoint that answers `path`, or its twin below /api."""
+    path = unquote(path.partition("?")[0])
+    for served, pattern, endpoint in _patterns():
+        if served == method and pattern.match(path):
+            return endpoint in DIFFERENT or (method, endpoint[1].replace("/ajax-api/", "/api/", 1)) in DIFFERENT
+    return False
 
 
 def table() -> str:

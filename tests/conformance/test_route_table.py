@@ -11,6 +11,7 @@ from runmirror.app import create_app
 from runmirror.routing import routes_of
 from runmirror.settings import Settings
 from runmirror.unserved.table import UNSERVED
+from tests.conformance.compare import Both
 from tests.conformance.endpoints import DIFFERENT, README, Endpoint, mlflows, shape, written
 
 
@@ -57,6 +58,11 @@ def test_the_readme_lists_every_endpoint() -> None:
     """`python -m tests.conformance.endpoints` writes the list anew."""
     readme = README.read_text(encoding="utf-8")
     assert readme == written(readme)
+
+
+def test_probes_of_clients_are_answered_alike(both: Both) -> None:
+    for path in ("/health", "/version"):
+        both.call("GET", path)
 
 
 async def test_a_listed_endpoint_answers_501_with_its_name(client: httpx.AsyncClient) -> None:

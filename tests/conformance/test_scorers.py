@@ -76,7 +76,7 @@ NOT_READ = "nothing is taken from the text, for nothing of it is run here"
         (THIRD_PARTY, BAD, OK, NOT_READ),
         (GATEWAY, (404, "RESOURCE_DOES_NOT_EXIST"), OK, NOT_READ),
     ],
-    ids=str,
+    ids=("list", "number", "large", "third-party", "gateway"),
 )
 def test_a_text_that_we_see_otherwise(judged: Both, serialized: str, theirs: Any, ours: Any, why: str) -> None:
     register(judged, serialized=serialized, deviation=Deviation(theirs, ours, why))
