@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.conformance.client import name, on_both
 from tests.conformance.compare import Both, Side
+from tests.conformance.search_data import Searched
 from tests.conformance.servers import WEBHOOKS, mlflow_server
 from tests.conftest import TEMPLATE
 from tests.server import Server, serving
@@ -63,6 +64,13 @@ def conformance_clients(mlflow_url: str, runmirror_url: str) -> Iterator[tuple[h
 def both(conformance_clients: tuple[httpx.Client, httpx.Client], runmirror: Server) -> Both:
     theirs, ours = conformance_clients
     return Both(_side("mlflow", theirs), _side("runmirror", ours, output=runmirror.log))
+
+
+@pytest.fixture(scope="module")
+def searched(conformance_clients: tuple[httpx.Client, httpx.Client]) -> Searched:
+    """Both servers with the runs of search_data.py."""
+    theirs, ours = conformance_clients
+    return Searched(Both(_side("mlflow", theirs), _side("runmirror", ours)))
 
 
 @pytest.fixture

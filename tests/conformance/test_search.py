@@ -1,10 +1,8 @@
 """runs/search: the same runs in the same order as MLflow's server finds, the same answer to what is wrong."""
 
-import httpx
 import pytest
 
 from tests.conformance import search_cases as cases
-from tests.conformance.compare import Both, Side
 from tests.conformance.search_data import Searched
 
 BAD = (400, "INVALID_PARAMETER_VALUE")
@@ -38,12 +36,6 @@ DIFFERENT_ORDERS = [
     (['metrics.`a"b` DESC'], CRASH, (200, None), "any key can stand in backticks"),
     (['metrics.acc "DESC"'], (200, None), BAD, "a direction is a word, not a text"),
 ]
-
-
-@pytest.fixture(scope="module")
-def searched(conformance_clients: tuple[httpx.Client, httpx.Client]) -> Searched:
-    mlflow, ours = conformance_clients
-    return Searched(Both(Side("mlflow", str(mlflow.base_url), mlflow), Side("runmirror", str(ours.base_url), ours)))
 
 
 @pytest.mark.parametrize("text", cases.FILTERS)
