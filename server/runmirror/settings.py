@@ -120,6 +120,25 @@ class Settings(BaseSettings):
     mirror_params_per_request: int = Field(100, ge=1, le=100, description="params in one log-batch to Azure")
     mirror_tags_per_request: int = Field(100, ge=1, le=100, description="tags in one log-batch to Azure")
     mirror_artifacts_per_request: int = Field(50, ge=1, le=100, description="files registered in one request")
+    mirror_limit_params: int = Field(200, ge=1, description="params of one run that Azure takes")
+    mirror_limit_param_key: int = Field(255, ge=1, description="longest name of a param, in characters")
+    mirror_limit_param_value: int = Field(500, ge=1, description="longest value of a param")
+    mirror_limit_tags: int = Field(50, ge=10, description="tags of one run, the mirror's own among them")
+    mirror_limit_tag_key: int = Field(100, ge=30, description="longest name of a tag")
+    mirror_limit_tag_value: int = Field(1000, ge=100, description="longest value of a tag")
+    mirror_limit_metrics: int = Field(50, ge=1, description="metric names of one run")
+    mirror_limit_metric_key: int = Field(255, ge=1, description="longest name of a metric")
+    mirror_limit_points: int = Field(1_000_000, ge=1, description="points of one metric")
+    mirror_limit_inputs: int = Field(200, ge=1, description="dataset inputs of one run")
+    mirror_limit_run_name: int = Field(256, ge=1, description="longest name of a run")
+    mirror_limit_experiment_name: int = Field(255, ge=30, description="longest name of an experiment")
+    mirror_overflow_every: Duration = Field(
+        timedelta(minutes=1), description="how often the overflow file of a run that has not ended is written anew"
+    )
+    mirror_on_delete: Literal["delete", "keep"] = Field(
+        "delete",
+        description="what becomes of the copy of a deleted run: deleted too (and restored with it), or kept and tagged",
+    )
     mirror_page_rows: int = Field(5000, ge=2000, description="changes of a run read at once")
     mirror_debounce: Duration = Field(
         timedelta(seconds=1), description="how long writes of a run are gathered before they are mirrored"

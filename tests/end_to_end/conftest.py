@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.azureml_emulator.conftest import azureml_python
 from tests.azureml_emulator.process import EmulatorProcess, start_emulator
+
+__all__ = ["azureml_python"]
 
 
 @pytest.fixture

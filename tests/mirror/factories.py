@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runmirror.artifacts.files import Store
 from runmirror.artifacts.service import Artifacts
-from runmirror.entities import Batch, LifecycleStage, Metric, Param, RunStatus, Tag
+from runmirror.entities import Batch, Dataset, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.experiments import service as experiments
 from runmirror.logged_models import service as logged_models
+from runmirror.runs import inputs_service
 from runmirror.runs import service as runs
 
 START_MS = 1_700_000_000_000
@@ -43,6 +44,15 @@ class SourceRun:
         )
         async with self.engine.begin() as connection:
             await runs.log_batch(connection, self.run_id.hex, batch)
+
+    async def log_inputs(self, number: int) -> None:
+        """Datasets `d0` and up."""
+        inputs = [
+            DatasetInput(Dataset(f"d{n}", "abc", "local", "{}", schema="{}"), (Tag("mlflow.data.context", "training"),))
+            for n in range(number)
+        ]
+        async with self.engine.begin() as connection:
+            await inputs_service.log_inputs(connection, self.run_id.hex, datasets=inputs, model_ids=[])
 
     async def delete_tag(self, key: str) -> None:
         async with self.engine.begin() as connection:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from runmirror.entities import Batch, LifecycleStage, Metric, Param, RunStatus
+from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.mirror.link import Link
 from runmirror.mirror.target import (
     Copied,
     Guard,
     NewRun,
+    OverLimit,
     RemoteFile,
     RemoteRun,
     RemoteRunVanished,
@@ -40,6 +41,7 @@ class Remote:
     metrics: list[Metric] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    inputs: list[DatasetInput] = field(default_factory=list)
 
 
 @dataclass
@@ -62,6 +64,7 @@ class MemoryTarget:
         self.calls: list[str] = []
         self.failures: list[Failure] = []
         self.before: Callable[[str], object] | None = None
+        self.refuses: Callable[[Metric | Param | Tag], bool] = lambda _: False
         self._guard: Guard = lambda: None
         self._numbers = itertools.count(1)
 
@@ -122,7 +125,9 @@ class MemoryTarget:
         self._begin("log_batch", run)
         remote = self._active(run)
         if len(remote.params.keys() | {param.key for param in batch.params}) > MOST_PARAMS:
-            raise TargetRejected(f"FieldName=Parameters, Limit={MOST_PARAMS}")
+            raise OverLimit(f"FieldName=Parameters, Limit={MOST_PARAMS}", name="params", limit=MOST_PARAMS)
+        if any(self.refuses(thing) for thing in (*batch.metrics, *batch.params, *batch.tags)):
+            raise TargetRejected("there is something in it that is not taken")
         self._check_params(remote, batch.params)
         remote.metrics += batch.metrics
         remote.params |= {param.key: param.value for param in batch.params}
@@ -133,6 +138,19 @@ class MemoryTarget:
         for param in params:
             if remote.params.get(param.key, param.value) != param.value:
                 raise TargetRejected(f"param {param.key} changed")
+
+    async def log_inputs(self, run: RemoteRun, inputs: Sequence[DatasetInput]) -> None:
+        self._begin("log_inputs", run)
+        self._active(run).inputs += inputs
+        self._end("log_inputs", run)
+
+    async def inputs_of(self, run: RemoteRun) -> Sequence[tuple[str, str]]:
+        self._begin("inputs_of", run)
+        return [(given.dataset.name, given.dataset.digest) for given in self._find(run).inputs]
+
+    async def tag_keys(self, run: RemoteRun) -> Sequence[str]:
+        self._begin("tag_keys", run)
+        return list(self._find(run).tags)
 
     async def delete_tag(self, run: RemoteRun, key: str) -> None:
         self._begin("delete_tag", run)

@@ -252,14 +252,15 @@ async def test_a_poisoned_run_is_set_aside_with_azures_reason(
     source: Source, emulator: EmulatorProcess, azure_worker: Worker
 ) -> None:
     poison = await source.run("poison")
-    for part in range(3):
-        await poison.log(params={f"p{part}-{n}": "1" for n in range(100)})
+    told = {"Error": {"Code": "UserError", "Message": "not with that name"}, "Correlation": {"request": "abc"}}
+    emulator.add_fault("status", {"path": "runs/create"}, status=400, body=told)
+    await azure_worker.drain()
     healthy = await a_run(source)
     await azure_worker.drain()
     mirror = await poison.mirror()
     assert mirror.state == "quarantined"
-    assert "FieldName=Parameters, Limit=200" in mirror.last_error
-    assert "request id" in mirror.last_error
+    assert "not with that name" in mirror.last_error
+    assert "request id abc" in mirror.last_error
     await check_complete(emulator, healthy)
 
 

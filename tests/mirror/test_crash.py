@@ -21,7 +21,8 @@ from tests.mirror.worker_process import working
 
 ROUNDS = 6
 BOUNDARIES = [
-    "experiments/create", "runs/create", "runs/log-batch", "runs/delete-tag", "batch/metadata", "b.bin", "runs/update",
+    "experiments/create", "runs/create", "runs/delete-tag", "runs/log-batch", "runs/log-inputs", "batch/metadata",
+    "b.bin", "overflow.jsonl", "runs/update",
 ]  # fmt: skip
 
 
@@ -51,7 +52,8 @@ async def test_a_worker_may_die_before_and_after_every_request(
     """One after the other, each worker dies while its request is under way; the next begins where it stood."""
     run = await source.run("r", experiment_id=await source.experiment("crash"), gone="1", kept="1")
     await run.delete_tag("gone")
-    await run.log(metrics=points("m", 500), params={"p": "1"})
+    await run.log(metrics=points("m", 500), params={"p": "1", "long": "x" * 501})
+    await run.log_inputs(2)
     for name in ("a.bin", "b.bin", "c.bin"):
         await run.upload(name, name.encode())
     await run.finish()
@@ -72,7 +74,10 @@ async def test_a_worker_may_die_before_and_after_every_request(
     assert steps_of(emulator, run, "m") == list(range(500))
     assert (remote["params"], remote["status"], remote["tags"]["kept"]) == ({"p": "1"}, "FINISHED", "1")
     assert "gone" not in remote["tags"]
-    assert {path: size for path, (size, _) in files_of(remote).items()} == {"a.bin": 5, "b.bin": 5, "c.bin": 5}
+    files = {path: size for path, (size, _) in files_of(remote).items()}
+    assert files.pop("runmirror/overflow.jsonl")
+    assert files == {"a.bin": 5, "b.bin": 5, "c.bin": 5}
+    assert [given["dataset"]["name"] for given in remote["inputs"]] == ["d0", "d1"]
     assert len(emulator.state()["experiments"]) == 1
 
 

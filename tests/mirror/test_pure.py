@@ -11,6 +11,7 @@ from runmirror.entities import Param, Tag
 from runmirror.mirror.azureml_http import Refused, error_for
 from runmirror.mirror.azureml_workspace import parse_tracking_uri, workspace_at
 from runmirror.mirror.batches import cut
+from runmirror.mirror.limits import Limits
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.redact import redact
 from runmirror.mirror.retry import MAX_ATTEMPTS, Pause, Postpone, Quarantine, Release, backoff, decide
@@ -74,7 +75,7 @@ def test_batches_keep_to_the_limits_and_lose_nothing(
     metrics = points("m", metric_count)
     params = [Param(f"p{n}", "v" * length) for n in range(param_count)]
     tags = [Tag(f"t{n}", value) for n, value in enumerate(tag_values)]
-    batches = list(cut(metrics, params, tags, SETTINGS))
+    batches = list(cut(metrics, params, tags, Limits.of(SETTINGS)))
     assert [m for b in batches for m in b.metrics] == metrics
     assert [p for b in batches for p in b.params] == params
     assert [t for b in batches for t in b.tags] == tags

@@ -73,7 +73,7 @@ async def test_a_late_worker_changes_nothing(source: Source, engine: AsyncEngine
     for late_change in (
         lambda c: queue.renew(c, late, TTL),
         lambda c: queue.bind(c, late, experiment_id="e", remote_run_id="r", portal_url=None, sent_upto=0),
-        lambda c: queue.mark_sent(c, late, upto=9),
+        lambda c: queue.note(c, late, sent_upto=9, overflow_seq=0, points={}, points_upto=0),
         lambda c: queue.advance(c, late, watermark=9, ttl=TTL),
         lambda c: queue.finish(c, late, watermark=before.seq, info_watermark=1),
         lambda c: queue.release(c, late, wait=NOW, error="late"),

@@ -26,7 +26,7 @@ async def test_the_mirror_tells_how_it_is_doing(
 ) -> None:
     run, poison = await source.run(), await source.run()
     await run.log(metrics=points("m", 30))
-    target.failures.append(Failure("log_batch", TargetRejected("refused"), run_id=poison.run_id.hex))
+    target.failures.append(Failure("log_batch", TargetRejected("refused"), times=9, run_id=poison.run_id.hex))
     await worker.drain()
     told = (await client.get(MIRROR)).json()
     assert (told["state"], told["workspace_id"], told["last_error"]) == ("ok", WORKSPACE_ID, None)

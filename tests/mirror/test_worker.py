@@ -12,12 +12,15 @@ from runmirror.artifacts import pending_queries
 from runmirror.artifacts.files import Store
 from runmirror.artifacts.places import Place, Root
 from runmirror.entities import LifecycleStage, Metric, RunStatus
+from runmirror.experiments import service as experiments
 from runmirror.mirror.queue import PORTAL_TAG, REMOTE_RUN_TAG, STATUS_TAG
-from runmirror.mirror.target import TargetThrottled, TargetUnauthorized, TargetUnavailable
+from runmirror.mirror.target import TargetRejected, TargetThrottled, TargetUnauthorized, TargetUnavailable
 from runmirror.mirror.worker import Worker
 from tests.mirror.conftest import MakeWorker
 from tests.mirror.factories import START_MS, Source, chunks, points
 from tests.mirror.memory_target import Failure, MemoryTarget
+
+PARENT = "mlflow.parentRunId"
 
 
 async def test_a_run_is_mirrored_whole(source: Source, target: MemoryTarget, worker: Worker) -> None:
@@ -163,12 +166,12 @@ async def test_a_poisoned_run_is_set_aside_and_the_others_flow(
     source: Source, target: MemoryTarget, worker: Worker
 ) -> None:
     poison, healthy = await source.run("poison"), await source.run("healthy")
-    for half in range(3):
-        await poison.log(params={f"p{half}-{n}": "1" for n in range(100)})
+    refusal = Failure("log_batch", TargetRejected("not this run"), times=99, run_id=poison.run_id.hex)
+    target.failures.append(refusal)
     await healthy.log(metrics=points("m", 3))
     await worker.drain()
     mirror = await poison.mirror()
-    assert (mirror.state, mirror.last_error) == ("quarantined", "FieldName=Parameters, Limit=200")
+    assert (mirror.state, mirror.last_error) == ("quarantined", "not this run")
     assert (await poison.tags())[STATUS_TAG] == "quarantined"
     assert target.of(healthy.run_id.hex).metrics == points("m", 3)
     assert (await healthy.mirror()).state == "current"
@@ -308,3 +311,101 @@ async def test_postgres_may_go_away_and_come_back(
     await admin.dispose()
     for run in runs:
         assert sorted(m.step for m in target.of(run.run_id.hex).metrics) == list(range(900))
+
+
+async def test_a_parent_is_mirrored_before_its_child_and_known_to_it(
+    source: Source, target: MemoryTarget, make_worker: MakeWorker, engine: AsyncEngine
+) -> None:
+    parent = await source.run("parent")
+    child = await source.run("child", **{PARENT: parent.run_id.hex})
+    grandchild = await source.run("grandchild", **{PARENT: child.run_id.hex})
+    async with engine.begin() as connection:  # the youngest is asked for first
+        await connection.execute(
+            text("UPDATE mirrors SET due_at = due_at - interval '1 minute' WHERE run_id <> :parent_id"),
+            {"parent_id": parent.run_id},
+        )
+    await make_worker(target, mirror_concurrency=1).drain()
+    remote = [target.of(run.run_id.hex) for run in (parent, child, grandchild)]
+    assert [run.tags.get(PARENT) for run in remote] == [None, remote[0].run_id, remote[1].run_id]
+    await child.log(tags={PARENT: parent.run_id.hex, "mlflow.rootRunId": parent.run_id.hex})
+    await make_worker(target).drain()
+    assert remote[1].tags[PARENT] == remote[0].run_id
+    assert (remote[1].tags["runmirror.root_run_id"], "mlflow.rootRunId" in remote[1].tags) == (parent.run_id.hex, False)
+
+
+async def test_unknown_parents_and_circles_hold_nobody_up(source: Source, target: MemoryTarget, worker: Worker) -> None:
+    first, second, own = [await source.run(name) for name in ("first", "second", "own")]
+    await first.log(tags={PARENT: second.run_id.hex})
+    await second.log(tags={PARENT: first.run_id.hex})
+    await own.log(tags={PARENT: own.run_id.hex})
+    below = await source.run("below", **{PARENT: first.run_id.hex})
+    odd = [await source.run("odd", **{PARENT: value}) for value in ("f" * 32, "not an id", "")]
+    await worker.drain(timeout_s=20)
+    for run in (first, second, own, *odd):
+        remote = target.of(run.run_id.hex)
+        assert remote.tags["runmirror.parent_run_id"] == (await run.tags())[PARENT]
+        assert PARENT not in remote.tags
+    assert target.of(below.run_id.hex).tags[PARENT] == target.of(first.run_id.hex).run_id
+
+
+async def test_a_parent_that_was_set_aside_holds_nobody_up(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    target.failures.append(Failure("create_run", TargetRejected("not this one")))
+    parent = await source.run("parent")
+    await worker.drain()
+    child = await source.run("child", **{PARENT: parent.run_id.hex})
+    await worker.drain()
+    assert (await parent.mirror()).state == "quarantined"
+    assert target.of(child.run_id.hex).tags["runmirror.parent_run_id"] == parent.run_id.hex
+
+
+async def test_late_and_disordered_data_arrives_in_order_once(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    run = await source.run()
+    await run.log(metrics=points("m", 3))
+    await run.finish()
+    await worker.drain()
+    back = [Metric("m", float(n), START_MS - n, 5 - n) for n in range(5)]  # time and step run backwards
+    for metric in back:
+        await run.log(metrics=[metric, metric])
+    await run.log(metrics=[*points("m", 3), back[0]])  # known already, all of them
+    await worker.drain()
+    remote = target.of(run.run_id.hex)
+    assert remote.metrics == points("m", 3) + back
+    assert remote.status is RunStatus.FINISHED, "late data does not reopen a run"
+    await run.update(RunStatus.RUNNING)
+    await run.log(metrics=points("m", 1, first=7))
+    await run.update(RunStatus.FAILED, end_time_ms=START_MS + 90_000)
+    await worker.drain()
+    assert (remote.metrics[-1:], remote.status) == (points("m", 1, first=7), RunStatus.FAILED)
+    assert remote.end_time_ms == START_MS + 90_000
+
+
+async def test_the_copy_of_a_deleted_run_may_be_kept(
+    source: Source, target: MemoryTarget, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(target, mirror_on_delete="keep")
+    run = await source.run()
+    await run.log(metrics=points("m", 1))
+    await run.move(LifecycleStage.DELETED)
+    await worker.drain()
+    remote = target.of(run.run_id.hex)
+    assert (remote.stage, remote.tags["runmirror.lifecycle_stage"]) == (LifecycleStage.ACTIVE, "deleted")
+    await run.move(LifecycleStage.ACTIVE)
+    await worker.drain()
+    assert (remote.stage, "runmirror.lifecycle_stage" in remote.tags) == (LifecycleStage.ACTIVE, False)
+
+
+async def test_runs_of_a_deleted_experiment_are_deleted_and_come_back_with_it(
+    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
+) -> None:
+    experiment_id = await source.experiment("goes and comes")
+    runs = [await source.run(experiment_id=experiment_id) for _ in range(2)]
+    await worker.drain()
+    for stage in (LifecycleStage.DELETED, LifecycleStage.ACTIVE):
+        async with engine.begin() as connection:
+            await experiments.move(connection, experiment_id, to=stage)
+        await worker.drain()
+        assert {target.of(run.run_id.hex).stage for run in runs} == {stage}

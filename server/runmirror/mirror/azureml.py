@@ -2,10 +2,11 @@
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Self
 
-from runmirror.entities import Batch, LifecycleStage, Metric
+from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric
 from runmirror.mirror.azureml_artifacts import Copier, Sizes
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
 from runmirror.mirror.azureml_workspace import Workspace
@@ -13,6 +14,7 @@ from runmirror.mirror.target import (
     Copied,
     Guard,
     NewRun,
+    OverLimit,
     RemoteFile,
     RemoteRun,
     RemoteRunVanished,
@@ -24,6 +26,16 @@ from runmirror.settings import Settings
 
 _HISTORY_PAGE = 25_000  # what MLflow's own client asks Azure ML for
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
+_ROOT_TAG = "mlflow.rootRunId"  # the service's own
+_TOO_LARGE = re.compile(r"FieldName=(?P<field>.+?), Limit=(?P<limit>\d+), Size=\d+")
+# The service's names of what has a limit; behind Value and Rows the key may follow.
+_FIELDS = {
+    "Parameters": "params", "Parameters/Key": "param_key", "Parameters/Value": "param_value",
+    "Parameters/Count": "params_per_request", "Tags": "tags", "Tags/Key": "tag_key", "Tags/Value": "tag_value",
+    "Tags/Count": "tags_per_request", "Metrics/Names": "metrics", "MetricV2Dto.Name": "metric_key",
+    "MetricV2Dto.Value/Count": "metrics_per_request", "Metrics": "metrics_per_request", "Metrics/Rows": "points",
+    "InputDatasets": "inputs", "DisplayName": "run_name", "ExperimentName": "experiment_name",
+}  # fmt: skip
 
 
 class AzureMLTarget:
@@ -104,8 +116,13 @@ class AzureMLTarget:
         return RemoteRun(experiment_id, _text(answer, "run", "info", "run_id"))
 
     async def stage_of(self, run: RemoteRun) -> LifecycleStage:
+        return _stage(_text(await self._run(run), "info", "lifecycle_stage"))
+
+    async def _run(self, run: RemoteRun) -> Json:
         answer = await self._of_run(run, self._get("/runs/get", {"run_id": run.run_id, "run_uuid": run.run_id}))
-        return _stage(_text(answer, "run", "info", "lifecycle_stage"))
+        _text(answer, "run", "info", "run_id")
+        found: Json = answer["run"]
+        return found
 
     async def set_stage(self, run: RemoteRun, stage: LifecycleStage) -> None:
         verb = "restore" if stage is LifecycleStage.ACTIVE else "delete"
@@ -120,6 +137,19 @@ class AzureMLTarget:
         if batch.tags:
             body["tags"] = [{"key": tag.key, "value": tag.value} for tag in batch.tags]
         await self._of_run(run, self._post("/runs/log-batch", body, has_effect=bool(batch.metrics)))
+
+    async def log_inputs(self, run: RemoteRun, inputs: Sequence[DatasetInput]) -> None:
+        body: Json = {"run_id": run.run_id, "datasets": [_input_out(given) for given in inputs]}
+        await self._of_run(run, self._post("/runs/log-inputs", body, has_effect=True))
+
+    async def inputs_of(self, run: RemoteRun) -> Sequence[tuple[str, str]]:
+        held = (await self._run(run)).get("inputs") or {}
+        datasets = [entry.get("dataset") or {} for entry in held.get("dataset_inputs") or []]
+        return [(str(dataset.get("name")), str(dataset.get("digest"))) for dataset in datasets]
+
+    async def tag_keys(self, run: RemoteRun) -> Sequence[str]:
+        held = (await self._run(run)).get("data") or {}
+        return [str(tag["key"]) for tag in held.get("tags") or [] if tag["key"] != _ROOT_TAG]
 
     async def delete_tag(self, run: RemoteRun, key: str) -> None:
         try:
@@ -168,7 +198,11 @@ class AzureMLTarget:
         return await self._client.call(self._guard, "GET", self._mlflow_url + path, params=params)
 
     async def _post(self, path: str, body: Json, *, has_effect: bool = False) -> Json:
-        return await self._client.call(self._guard, "POST", self._mlflow_url + path, body=body, has_effect=has_effect)
+        url = self._mlflow_url + path
+        try:
+            return await self._client.call(self._guard, "POST", url, body=body, has_effect=has_effect)
+        except Refused as error:
+            raise _over_limit(error) or error from None
 
     async def _of_run(self, run: RemoteRun, answer: Any) -> Json:
         """The answer to a call about a run that must be there."""
@@ -179,6 +213,16 @@ class AzureMLTarget:
                 raise RemoteRunVanished(f"run {run.run_id} is not in the workspace any more: {error}") from None
             raise
         return found
+
+
+def _over_limit(error: Refused) -> OverLimit | None:
+    """What a refusal tells of a limit, if it tells of one that we know."""
+    told = _TOO_LARGE.search(str(error))
+    if told is None:
+        return None
+    field = told["field"]
+    name = _FIELDS.get(field) or _FIELDS.get("/".join(field.split("/")[:2]))
+    return None if name is None else OverLimit(str(error), name=name, limit=int(told["limit"]))
 
 
 def _text(answer: Json, *keys: str) -> str:
@@ -193,6 +237,14 @@ def _text(answer: Json, *keys: str) -> str:
 
 def _stage(told: str) -> LifecycleStage:
     return LifecycleStage.DELETED if told == "deleted" else LifecycleStage.ACTIVE
+
+
+def _input_out(given: DatasetInput) -> Json:
+    of = given.dataset
+    dataset = {"name": of.name, "digest": of.digest, "source_type": of.source_type, "source": of.source}
+    dataset |= {} if of.schema is None else {"schema": of.schema}
+    dataset |= {} if of.profile is None else {"profile": of.profile}
+    return {"dataset": dataset, "tags": [{"key": tag.key, "value": tag.value} for tag in given.tags]}
 
 
 def _metric_out(metric: Metric) -> Json:

@@ -6,25 +6,25 @@ from itertools import zip_longest
 from typing import TypeVar
 
 from runmirror.entities import Batch, Metric, Param, Tag
-from runmirror.settings import Settings
+from runmirror.mirror.limits import Limits
 
 # MLflow's own servers refuse bodies above 1 MB.
 _TEXT_BYTES = 400_000
 _Pair = TypeVar("_Pair", Param, Tag)
 
 
-def cut(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[Tag], settings: Settings) -> Iterator[Batch]:
-    """As few batches as the settings allow; order is kept within each kind."""
+def cut(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[Tag], limits: Limits) -> Iterator[Batch]:
+    """As few batches as the limits allow; order is kept within each kind."""
     points = [
-        tuple(metrics[at : at + settings.mirror_metrics_per_request])
-        for at in range(0, len(metrics), settings.mirror_metrics_per_request)
+        tuple(metrics[at : at + limits.metrics_per_request])
+        for at in range(0, len(metrics), limits.metrics_per_request)
     ]
     yield from (
         Batch(some_metrics or (), some_params or (), some_tags or ())
         for some_metrics, some_params, some_tags in zip_longest(
             points,
-            _by_count_and_size(params, settings.mirror_params_per_request),
-            _by_count_and_size(tags, settings.mirror_tags_per_request),
+            _by_count_and_size(params, limits.params_per_request),
+            _by_count_and_size(tags, limits.tags_per_request),
         )
     )
 

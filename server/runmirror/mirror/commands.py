@@ -57,6 +57,7 @@ def describe(current: MirrorStatusAnswer) -> str:
         f"state         {current.state}",
         f"runs behind   {current.runs_behind} (oldest for {lag})",
         f"quarantined   {current.runs_quarantined}",
+        f"partial       {current.runs_partial} (with an overflow file)",
         f"throughput    {current.points_per_second:.1f} points/s, {current.runs_per_minute:.1f} runs/min",
         f"last contact  {contact}",
     ]

@@ -59,8 +59,12 @@ _RESET_MIRRORS = text("""
     UPDATE mirrors SET
         state = 'due', due_at = now(), behind_since = COALESCE(behind_since, now()), watermark = 0, info_watermark = 0,
         sent_upto = 0, attempt = 0, lease_token = NULL, lease_expires_at = NULL, remote_experiment_id = NULL,
-        remote_run_id = NULL, portal_url = NULL, last_error = NULL, last_error_at = NULL, mirrored_at = NULL
+        remote_run_id = NULL, portal_url = NULL, last_error = NULL, last_error_at = NULL, mirrored_at = NULL,
+        partial = false, waiting = false, overflow_seq = 0, overflow_told = 0, overflow_at = NULL, points = '{}',
+        points_upto = 0
 """)
+_FORGET_OVERFLOWS = text("DELETE FROM mirror_overflows")
+_FORGET_LIMITS = text("DELETE FROM mirror_limits")
 _RESET_STATUS = text("UPDATE tags SET value = 'pending' WHERE seq = 0 AND key = :key")
 _RESET_TAGS = text("DELETE FROM tags WHERE seq = 0 AND key = ANY(:keys)")
 _RESET_EXPERIMENTS = text("DELETE FROM mirrored_experiments")
@@ -89,6 +93,8 @@ async def write_link(connection: AsyncConnection, link: Link) -> bool:
     )
     if is_other:
         await connection.execute(_RESET_MIRRORS)
+        await connection.execute(_FORGET_OVERFLOWS)
+        await connection.execute(_FORGET_LIMITS)
         await connection.execute(_RESET_STATUS, {"key": STATUS_TAG})
         await connection.execute(_RESET_TAGS, {"keys": [REMOTE_RUN_TAG, PORTAL_TAG]})
         await connection.execute(_RESET_EXPERIMENTS)

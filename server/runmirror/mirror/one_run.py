@@ -2,27 +2,52 @@
 
 What is true whenever this process dies:
 - the remote run is found again by its tag, and known by its id from `bind` on;
-- before metrics leave, `sent_upto` says so, and the next worker reads back what arrived;
+- what goes to the overflow file is written down before anything of its page is sent;
+- before metrics and inputs leave, `sent_upto` says so, and the next worker reads back what arrived;
 - everything else (params, tags, files, state) may be sent twice and is the same after it.
 """
 
 import logging
-import struct
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runmirror.artifacts.files import Store
-from runmirror.entities import LifecycleStage, Metric, RunStatus, Tag
-from runmirror.mirror import batches, queries, queue, remote_names, source_files, throughput
+from runmirror.entities import Batch, LifecycleStage, Metric, Param, RunStatus, Tag
+from runmirror.mirror import (
+    batches,
+    nested,
+    overflow,
+    overflow_queries,
+    queries,
+    queue,
+    remote_names,
+    source_files,
+    throughput,
+)
+from runmirror.mirror.delivery import Delivery
 from runmirror.mirror.keeper import Keeper
-from runmirror.mirror.queries import Page, Source
+from runmirror.mirror.limits import Limits, cut
+from runmirror.mirror.overflow import Overflowing, Translation
+from runmirror.mirror.overflow_file import OverflowFile
+from runmirror.mirror.queries import Input, Page, Source
 from runmirror.mirror.queue import Lease, LeaseLost
-from runmirror.mirror.target import NewRun, RemoteRun, RunRestored, RunState, SourceChanged, Target, TargetRejected
+from runmirror.mirror.readback import ReadBack
+from runmirror.mirror.target import (
+    NewRun,
+    OverLimit,
+    RemoteRun,
+    RemoteRunVanished,
+    RunRestored,
+    RunState,
+    SourceChanged,
+    Target,
+    TargetRejected,
+)
 from runmirror.mirror.throughput import Sent
 from runmirror.settings import Settings
 
@@ -30,8 +55,13 @@ log = logging.getLogger(__name__)
 
 _NOW = timedelta(0)
 
-# Nested runs are not mapped yet: the id of a local run means nothing in the workspace, so it goes by another name.
-_RENAMED_TAGS = {"mlflow.parentRunId": "runmirror.parent_run_id"}
+_STAGE_TAG = "runmirror.lifecycle_stage"
+# The mirror's own, which always have their place; that of the parent may have to go by its other name.
+_OWN_TAGS = (
+    "runmirror.run_id", "runmirror.source", "runmirror.experiment_name", overflow.OVERFLOW_TAG, _STAGE_TAG,
+    *nested.OTHER_NAMES.values(),
+)  # fmt: skip
+_INPUTS_PER_REQUEST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +89,62 @@ class OneRun:
         # Metrics above the watermark and up to here may stand in the target already.
         self._uncertain_upto = lease.sent_upto
         self._told: RunState | None = None  # what the target is known to have as the run's state
+        self._limits = Limits.of(tools.settings)
+        self._partial = False
+        self._overflow_seq = 0
 
     async def mirror(self) -> None:
         """Send all there is; let go of the run in the end, or between two pages when the worker stops."""
+        self._limits = await self._known_limits()
         while True:
             page = await self._read_page()
-            remote = await self._remote_run(page.source)
             try:
-                sent = await self._send(page, remote)
-                if page.is_last:
-                    await self._send_state(page.source, remote)
-            except TargetRejected:
-                if await self._was_deleted(remote):
-                    raise RunRestored("the run was deleted in the workspace, and is restored") from None
-                raise
-            async with self._tools.engine.begin() as connection:
-                if page.is_last:
-                    await self._finish(connection, page, sent)
+                if await self._mirror_page(page):
                     return
-                ttl = self._settings.mirror_lease
-                self._lease = await queue.advance(connection, self._lease, watermark=page.upto, ttl=ttl)
-                await throughput.record(connection, self._tools.worker_id, sent)
-                if self._tools.is_stopping():
-                    await queue.release(connection, self._lease, wait=_NOW)
-                    return
+            except OverLimit as error:
+                if not self._limits.is_tightened_by(error.name, error.limit):
+                    raise
+                await self._learn(error, page)
+
+    async def _mirror_page(self, page: Page) -> bool:
+        """Whether the lease is given back."""
+        remote = await self._remote_run(page.source)
+        wait = None
+        try:
+            translation = await self._decide(page, remote)
+            sent = await self._send(page, remote, translation)
+            if page.is_last:
+                wait = await self._send_overflow(page, remote)
+                await self._send_state(page.source, remote)
+        except (OverLimit, RemoteRunVanished):
+            raise
+        except TargetRejected:
+            if await self._was_deleted(remote):
+                raise RunRestored("the run was deleted in the workspace, and is restored") from None
+            raise
+        async with self._tools.engine.begin() as connection:
+            if page.is_last:
+                await self._finish(connection, page, sent, wait)
+                return True
+            ttl = self._settings.mirror_lease
+            self._lease = await queue.advance(connection, self._lease, watermark=page.upto, ttl=ttl)
+            await throughput.record(connection, self._tools.worker_id, sent)
+            if self._tools.is_stopping():
+                await queue.release(connection, self._lease, wait=_NOW)
+                return True
+        return False
+
+    async def _known_limits(self) -> Limits:
+        async with self._tools.engine.connect() as connection:
+            return Limits.of(self._settings, await overflow_queries.learned_limits(connection))
+
+    async def _learn(self, error: OverLimit, page: Page) -> None:
+        """Keep to a limit from now on, all runs alike; the page begins anew, and some of it may have arrived."""
+        log.warning("the workspace's limit %r is %d: %s", error.name, error.limit, error)
+        async with self._tools.engine.begin() as connection:
+            await overflow_queries.learn_limit(connection, error.name, error.limit)
+        self._limits = await self._known_limits()
+        self._uncertain_upto = max(self._uncertain_upto, page.upto)
 
     async def _read_page(self) -> Page:
         async with self._tools.engine.connect() as connection:
@@ -99,8 +161,13 @@ class OneRun:
         experiment_id = source.remote_experiment_id or await self._remote_experiment(source)
         remote = await self._target.find_run(experiment_id, source.run_id.hex)
         if remote is None:
-            run_id, name = source.run_id.hex, source.state.name
-            new = NewRun(run_id, name, source.user_id, source.start_time_ms, self._settings.mirror_source)
+            name = cut(source.state.name, self._limits.run_name)
+            is_renamed = self._experiment_name(source) != source.experiment_name
+            new = NewRun(
+                source.run_id.hex, name, source.user_id, source.start_time_ms, self._settings.mirror_source,
+                parent_run_id=await self._parent(source),
+                experiment_name=cut(source.experiment_name, self._limits.tag_value) if is_renamed else None,
+            )  # fmt: skip
             remote = await self._target.create_run(experiment_id, new)
             self._told = RunState(name, RunStatus.RUNNING, None, LifecycleStage.ACTIVE)
         else:
@@ -117,8 +184,16 @@ class OneRun:
             )
         return remote
 
+    async def _parent(self, source: Source) -> str | None:
+        async with self._tools.engine.connect() as connection:
+            return await nested.remote_parent(connection, source.run_id, source.parent_run_id)
+
+    def _experiment_name(self, source: Source) -> str:
+        longest = self._limits.experiment_name
+        return remote_names.experiment_name(source.experiment_name, source.experiment_id, longest)
+
     async def _remote_experiment(self, source: Source) -> str:
-        name = remote_names.experiment_name(source.experiment_name, source.experiment_id)
+        name = self._experiment_name(source)
         remote_id = await self._target.ensure_experiment(name)
         async with self._tools.engine.begin() as connection:
             await queries.save_experiment(
@@ -126,29 +201,98 @@ class OneRun:
             )
         return remote_id
 
-    async def _send(self, page: Page, remote: RemoteRun) -> Sent:
-        metrics = await self._not_there_yet(page, remote)
-        if metrics and page.upto > self._lease.sent_upto:
+    async def _decide(self, page: Page, remote: RemoteRun) -> Translation:
+        """Sort the page into what the target holds and what not, and write that down before anything is sent."""
+        async with self._tools.engine.connect() as connection:
+            held = await overflow_queries.read_held(connection, page, self._limits)
+            ask = await overflow_queries.may_exceed_tags(connection, page, self._limits, len(_OWN_TAGS))
+        if ask:
+            held = replace(held, native_tags=frozenset(await self._target.tag_keys(remote)))
+        translation = overflow.translate(page, held, self._limits, reserved_tags=_OWN_TAGS)
+        self._partial = bool(held.overflowing.keys() - set(translation.removed) or translation.added)
+        self._overflow_seq = max(page.source.overflow.seq, page.upto if translation.changes_file else 0)
+        has_effect = bool(translation.points or translation.inputs)
+        if translation.changes_file or (has_effect and page.upto > self._lease.sent_upto):
             async with self._tools.engine.begin() as connection:
-                await queue.mark_sent(connection, self._lease, upto=page.upto)
-        tags = [Tag(_RENAMED_TAGS.get(tag.key, tag.key), tag.value) for tag in page.tags]
-        for batch in batches.cut(metrics, page.params, tags, self._settings):
-            await self._target.log_batch(remote, batch)
-        for key in page.deleted_tags:
-            await self._target.delete_tag(remote, _RENAMED_TAGS.get(key, key))
+                self._lease = await queue.note(
+                    connection,
+                    self._lease,
+                    sent_upto=page.upto if has_effect else 0,
+                    overflow_seq=self._overflow_seq,
+                    points=translation.counts,
+                    points_upto=page.upto,
+                )
+                await overflow_queries.record(connection, page.source.run_id, translation)
+        return translation
+
+    async def _send(self, page: Page, remote: RemoteRun, translation: Translation) -> Sent:
+        read_back = ReadBack(self._target, remote)
+        points = await read_back.missing_points(translation.points, self._uncertain_upto)
+        for key in translation.deleted_tags:
+            await self._target.delete_tag(remote, nested.OTHER_NAMES.get(key, key))
+        tags = translation.tags
+        if any(tag.key in nested.OTHER_NAMES for tag in tags):
+            tags = nested.renamed(tags, await self._parent(page.source))
+        harmless = Tag("runmirror.source", self._settings.mirror_source)
+        delivery = Delivery(self._target, remote, self._limits, read_back.missing, harmless)
+        metrics = [point.metric for point in points]
+        for batch in batches.cut(metrics, translation.params, tags, self._limits):
+            await delivery.send(batch)
+        refused = [_overflowing(thing, reason, page) for thing, reason in delivery.refused]
+        inputs = await read_back.missing_inputs(translation.inputs, self._uncertain_upto)
+        refused += await self._send_inputs(inputs, remote)
+        if refused:
+            await self._note_refused(page, refused, translation)
         return Sent(points=len(metrics), bytes=await self._copy(page, remote))
 
-    async def _not_there_yet(self, page: Page, remote: RemoteRun) -> list[Metric]:
-        """The page's metrics without those of an earlier attempt that arrived."""
-        doubtful = {point.metric.key for point in page.points if point.seq <= self._uncertain_upto}
-        arrived = defaultdict[str, set[tuple[int, int, bytes]]](set)
-        for key in sorted(doubtful):
-            arrived[key] = {_identity(metric) for metric in await self._target.history(remote, key)}
-        return [
-            point.metric
-            for point in page.points
-            if point.seq > self._uncertain_upto or _identity(point.metric) not in arrived[point.metric.key]
-        ]
+    async def _note_refused(self, page: Page, refused: list[Overflowing], translation: Translation) -> None:
+        """The target does not take these one by one either: they belong in the file as well."""
+        self._partial, self._overflow_seq = True, page.upto
+        async with self._tools.engine.begin() as connection:
+            self._lease = await queue.note(
+                connection, self._lease, sent_upto=0, overflow_seq=page.upto, points=translation.counts,
+                points_upto=page.upto,
+            )  # fmt: skip
+            await overflow_queries.record_refused(connection, page.source.run_id, refused)
+
+    async def _send_inputs(self, inputs: Sequence[Input], remote: RemoteRun) -> list[Overflowing]:
+        """Those that the target refuses by themselves are returned."""
+        refused = []
+        for at in range(0, len(inputs), _INPUTS_PER_REQUEST):
+            group = inputs[at : at + _INPUTS_PER_REQUEST]
+            try:
+                await self._target.log_inputs(remote, [given.given for given in group])
+            except TargetRejected as error:
+                if isinstance(error, OverLimit | RemoteRunVanished) or await self._is_deleted(remote):
+                    raise
+                for given in group:
+                    try:
+                        await self._target.log_inputs(remote, [given.given])
+                    except TargetRejected as alone:
+                        refused.append(Overflowing("dataset", given.dataset_id, given.seq, str(alone)))
+        return refused
+
+    async def _send_overflow(self, page: Page, remote: RemoteRun) -> timedelta | None:
+        """Write the overflow file anew if it has to tell of more; how long to wait if it is too early for that."""
+        state, age_s = page.source.state, page.source.overflow.age_s
+        if self._overflow_seq <= page.source.overflow.told:
+            return None
+        every = self._settings.mirror_overflow_every
+        has_ended = state.status.is_terminal or state.stage is LifecycleStage.DELETED
+        if age_s is not None and not has_ended and age_s < every.total_seconds():
+            return every - timedelta(seconds=age_s)
+        file = await OverflowFile(self._tools.engine, page.source.run_id, page.upto).remote_file()
+        if (await self._target.copy_files(remote, [file])).changed:
+            # A tag was written between two looks at it: the run is due again for that.
+            log.info("run %s: the overflow file changed while it was copied", page.source.run_id.hex)
+            return _NOW
+        if self._partial:
+            await self._target.log_batch(remote, Batch(tags=(Tag(overflow.OVERFLOW_TAG, overflow.PATH),)))
+        else:
+            await self._target.delete_tag(remote, overflow.OVERFLOW_TAG)
+        async with self._tools.engine.begin() as connection:
+            await queue.note_overflow_told(connection, self._lease, overflow_seq=self._overflow_seq)
+        return None
 
     async def _copy(self, page: Page, remote: RemoteRun) -> int:
         """Copy the page's files. Raises `SourceChanged` if one is not as recorded and no later write tells why."""
@@ -166,32 +310,45 @@ class OneRun:
 
     async def _send_state(self, source: Source, remote: RemoteRun) -> None:
         """Status, name, end time, stage: only when all data is there, so that a terminal status means complete."""
-        state = source.state
+        state = replace(source.state, name=cut(source.state.name, self._limits.run_name))
         if source.info_seq <= self._lease.info_watermark or state == self._told:
             return
-        if await self._target.update_run(remote, state) != state.stage:
-            await self._target.set_stage(remote, state.stage)
+        keep = self._settings.mirror_on_delete == "keep"
+        stage = LifecycleStage.ACTIVE if keep else state.stage
+        if await self._target.update_run(remote, state) != stage:
+            await self._target.set_stage(remote, stage)
+        if keep and state.stage is LifecycleStage.DELETED:
+            await self._target.log_batch(remote, Batch(tags=(Tag(_STAGE_TAG, state.stage),)))
+        elif keep:
+            await self._target.delete_tag(remote, _STAGE_TAG)
+
+    async def _is_deleted(self, remote: RemoteRun) -> bool:
+        return await self._target.stage_of(remote) is LifecycleStage.DELETED
 
     async def _was_deleted(self, remote: RemoteRun) -> bool:
         """Whether the target refused because the run is deleted there; it is restored then.
 
         It may have been restored at the source, or deleted there after data that did not arrive before.
         """
-        if await self._target.stage_of(remote) is LifecycleStage.ACTIVE:
+        if not await self._is_deleted(remote):
             return False
         await self._target.set_stage(remote, LifecycleStage.ACTIVE)
         return True
 
-    async def _finish(self, connection: AsyncConnection, page: Page, sent: Sent) -> None:
-        told = page.source.info_seq
-        current = await queue.finish(connection, self._lease, watermark=page.upto, info_watermark=told)
+    async def _finish(self, connection: AsyncConnection, page: Page, sent: Sent, wait: timedelta | None) -> None:
+        current = await queue.finish(
+            connection, self._lease, watermark=page.upto, info_watermark=page.source.info_seq, partial=self._partial,
+            wait=wait,
+        )  # fmt: skip
         await throughput.record(connection, self._tools.worker_id, Sent(sent.points, sent.bytes, runs=1))
         # A run that is being written comes by once a second or so: that is nothing to tell.
         level = logging.INFO if current else logging.DEBUG
         log.log(level, "run %s mirrored up to write %d", page.source.run_id.hex, page.upto)
 
 
-def _identity(metric: Metric) -> tuple[int, int, bytes]:
-    """Step, time and value of a point, so that NaN equals NaN (whatever its bits) and 0 equals -0, as in Postgres."""
-    value = float("nan") if metric.value != metric.value else metric.value + 0.0
-    return metric.step, metric.timestamp_ms, struct.pack("<d", value)
+def _overflowing(thing: Metric | Param | Tag, reason: str, page: Page) -> Overflowing:
+    """What becomes of something that the target refuses by itself: of a metric, everything from that write on."""
+    if isinstance(thing, Metric):
+        seq = next(point.seq for point in page.points if point.metric is thing)
+        return Overflowing("nan" if math.isnan(thing.value) else "points", thing.key, seq, reason)
+    return Overflowing("param" if isinstance(thing, Param) else "tag", thing.key, page.upto, reason)

@@ -1,12 +1,16 @@
 """What the target has not seen yet of one run, read in pages."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.entities import LifecycleStage, Metric, Param, RunStatus, Tag
+from runmirror.entities import Dataset, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.mirror.queue import Lease
 from runmirror.mirror.target import RunState
 
@@ -25,6 +29,31 @@ class Source:
     experiment_id: int
     experiment_name: str
     remote_experiment_id: str | None
+    parent_run_id: str | None  # what the tag mlflow.parentRunId says
+    overflow: "OverflowState"
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowState:
+    """The run's overflow file: to be written while `told` is below `seq`; last written `age_s` ago, if it ever was.
+
+    `points` has counted, up to the write `points_upto`, the points of each metric that are meant for the target itself.
+    """
+
+    seq: int = 0
+    told: int = 0
+    age_s: float | None = None
+    points: Mapping[str, int] = field(default_factory=dict)
+    points_upto: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A dataset that the run read."""
+
+    seq: int
+    dataset_id: str
+    given: DatasetInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +89,7 @@ class Page:
     tags: tuple[Tag, ...]
     deleted_tags: tuple[str, ...]
     files: tuple[SourceFile, ...]
+    inputs: tuple[Input, ...] = ()
 
     @property
     def is_last(self) -> bool:
@@ -68,10 +98,14 @@ class Page:
 
 _SOURCE = text("""
     SELECT runs.run_id, seq, info_seq, runs.name, status, end_time_ms, runs.lifecycle_stage, user_id, start_time_ms,
-        artifact_uri, runs.experiment_id, experiments.name AS experiment_name, remote_experiment_id
-    FROM runs JOIN experiments USING (experiment_id) LEFT JOIN mirrored_experiments USING (experiment_id)
+        artifact_uri, runs.experiment_id, experiments.name AS experiment_name,
+        mirrored_experiments.remote_experiment_id, overflow_seq, overflow_told,
+        CAST(extract(epoch FROM now() - overflow_at) AS double precision) AS overflow_age_s, points, points_upto,
+        (SELECT value FROM tags WHERE tags.run_id = runs.run_id AND key = 'mlflow.parentRunId') AS parent_run_id
+    FROM runs JOIN mirrors USING (run_id) JOIN experiments USING (experiment_id)
+        LEFT JOIN mirrored_experiments USING (experiment_id)
     WHERE run_id = :run_id
-""")
+""").columns(points=JSONB)
 
 # The first row that does not fit ends the page before its write; a write larger than a page is a page of its own.
 _CUT = text("""
@@ -83,6 +117,9 @@ _CUT = text("""
         (SELECT seq FROM tags WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
         UNION ALL
         (SELECT seq FROM artifacts WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM dataset_inputs
+         WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
     )
     SELECT COALESCE(
         (SELECT GREATEST(seq - 1, :watermark + 1) FROM touched ORDER BY seq OFFSET :most - 1 LIMIT 1),
@@ -119,6 +156,12 @@ _FILES = text("""
     ORDER BY files.seq, files.model_id, files.path
 """)
 
+_INPUTS = text("""
+    SELECT i.seq, dataset_id, d.name, d.digest, d.source_type, d.source, d.schema, d.profile, i.tags
+    FROM dataset_inputs i JOIN datasets d USING (dataset_id)
+    WHERE i.run_id = :run_id AND i.seq > :watermark AND i.seq <= :upto ORDER BY i.seq, d.name, d.digest
+""").columns(tags=JSONB)
+
 _IS_SUPERSEDED = text("""
     SELECT NOT EXISTS (
         SELECT FROM artifacts
@@ -143,7 +186,8 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
     state = RunState(row.name, RunStatus(row.status), row.end_time_ms, LifecycleStage(row.lifecycle_stage))
     source = Source(
         row.run_id, row.seq, row.info_seq, state, row.user_id, row.start_time_ms, row.artifact_uri,
-        row.experiment_id, row.experiment_name, row.remote_experiment_id,
+        row.experiment_id, row.experiment_name, row.remote_experiment_id, row.parent_run_id,
+        OverflowState(row.overflow_seq, row.overflow_told, row.overflow_age_s, row.points, row.points_upto),
     )  # fmt: skip
     upto = lease.watermark
     if source.seq > lease.watermark:
@@ -154,6 +198,7 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
     params = await connection.execute(_PARAMS, part)
     tags = (await connection.execute(_TAGS, part)).all()
     files = await connection.execute(_FILES, part)
+    inputs = await connection.execute(_INPUTS, part)
     return Page(
         source,
         upto,
@@ -162,7 +207,14 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
         tags=tuple(Tag(key, value) for key, value in tags if value is not None),
         deleted_tags=tuple(key for key, value in tags if value is None),
         files=tuple(SourceFile(*file) for file in files),
+        inputs=tuple(Input(row.seq, row.dataset_id.hex, dataset_input(row)) for row in inputs),
     )
+
+
+def dataset_input(row: Row[Any]) -> DatasetInput:
+    """From the columns of a dataset and the tags of the run's use of it."""
+    dataset = Dataset(row.name, row.digest, row.source_type, row.source, row.schema, row.profile)
+    return DatasetInput(dataset, tuple(Tag(key, value) for key, value in row.tags.items()))
 
 
 async def is_superseded(connection: AsyncConnection, run_id: UUID, file: SourceFile) -> bool:

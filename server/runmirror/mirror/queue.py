@@ -9,6 +9,8 @@ lease names its token in every change; with the token gone to another, nothing c
 the database's clock is asked. Whoever changes rows of several tables does so in the order runs, mirrors, tags.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -46,8 +48,8 @@ _CREATE = text("INSERT INTO mirrors (run_id) VALUES (:run_id)")
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
     WITH woken AS (
-        UPDATE mirrors SET state = 'due', due_at = now(), behind_since = now()
-        WHERE run_id = :run_id AND state = 'current'
+        UPDATE mirrors SET state = 'due', waiting = false, due_at = now(), behind_since = COALESCE(behind_since, now())
+        WHERE run_id = :run_id AND (state = 'current' OR (state = 'due' AND waiting))
         RETURNING run_id),
     shown AS (
         UPDATE tags SET value = 'pending' FROM woken
@@ -57,9 +59,11 @@ _MARK_BEHIND = text(f"""
 
 _MARK_EXPERIMENT_BEHIND = text(f"""
     WITH woken AS (
-        UPDATE mirrors m SET state = 'due', due_at = now(), behind_since = now()
+        UPDATE mirrors m
+        SET state = 'due', waiting = false, due_at = now(), behind_since = COALESCE(behind_since, now())
         FROM runs r
-        WHERE r.experiment_id = :experiment_id AND m.run_id = r.run_id AND m.state = 'current'
+        WHERE r.experiment_id = :experiment_id AND m.run_id = r.run_id
+            AND (m.state = 'current' OR (m.state = 'due' AND m.waiting))
         RETURNING m.run_id),
     shown AS (
         UPDATE tags SET value = 'pending' FROM woken
@@ -83,7 +87,8 @@ _CLAIM = text("""
         ORDER BY due_at LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
         FOR UPDATE SKIP LOCKED)
     UPDATE mirrors
-    SET state = 'leased', lease_token = gen_random_uuid(), lease_expires_at = now() + CAST(:ttl AS interval)
+    SET state = 'leased', waiting = false, lease_token = gen_random_uuid(),
+        lease_expires_at = now() + CAST(:ttl AS interval)
     WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM due)
         AND EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))
     RETURNING run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id
@@ -122,14 +127,19 @@ _BIND = _fenced("""
     remote_experiment_id = :experiment_id, remote_run_id = :remote_run_id, portal_url = :portal_url,
     sent_upto = GREATEST(sent_upto, :sent_upto)
 """)
-_MARK_SENT = _fenced("sent_upto = GREATEST(sent_upto, :upto)")
+_NOTE = _fenced("""
+    sent_upto = GREATEST(sent_upto, :sent_upto), overflow_seq = GREATEST(overflow_seq, :overflow_seq),
+    points = CAST(:points AS jsonb), points_upto = GREATEST(points_upto, :points_upto)
+""")
+_OVERFLOW_TOLD = _fenced("overflow_told = GREATEST(overflow_told, :overflow_seq), overflow_at = now()")
 _ADVANCE = _fenced("""
     watermark = :watermark, sent_upto = GREATEST(sent_upto, :watermark), attempt = 0,
     lease_expires_at = now() + CAST(:ttl AS interval)
 """)
 _FINISH = _fenced(f"""
     watermark = :watermark, info_watermark = :info_watermark, sent_upto = :watermark, attempt = 0, last_error = NULL,
-    last_error_at = NULL, state = CASE WHEN :current THEN 'current' ELSE 'due' END, due_at = now(),
+    last_error_at = NULL, state = CASE WHEN :current THEN 'current' ELSE 'due' END,
+    waiting = :waiting, due_at = now() + CAST(:wait AS interval), partial = :partial,
     behind_since = CASE WHEN :current THEN NULL ELSE behind_since END,
     mirrored_at = CASE WHEN :current THEN now() ELSE mirrored_at END, {_LET_GO}
 """)
@@ -206,9 +216,28 @@ async def bind(
     )
 
 
-async def mark_sent(connection: AsyncConnection, lease: Lease, *, upto: int) -> None:
-    """Note that metrics up to `upto` are about to be sent: after a crash nobody can tell which of them arrived."""
-    await _if_held(connection, lease, _MARK_SENT, upto=upto)
+async def note(
+    connection: AsyncConnection,
+    lease: Lease,
+    *,
+    sent_upto: int,
+    overflow_seq: int,
+    points: Mapping[str, int],
+    points_upto: int,
+) -> Lease:
+    """Write down what is about to be done.
+
+    Metrics up to `sent_upto` are about to be sent: after a crash nobody can tell which of them arrived. The overflow
+    file has to tell of the writes up to `overflow_seq`; `points` are counted up to `points_upto`.
+    """
+    values = {"sent_upto": sent_upto, "overflow_seq": overflow_seq, "points_upto": points_upto}
+    await _if_held(connection, lease, _NOTE, **values, points=json.dumps(dict(points)))
+    return replace(lease, sent_upto=max(lease.sent_upto, sent_upto))
+
+
+async def note_overflow_told(connection: AsyncConnection, lease: Lease, *, overflow_seq: int) -> None:
+    """The overflow file is in the target, as of that write."""
+    await _if_held(connection, lease, _OVERFLOW_TOLD, overflow_seq=overflow_seq)
 
 
 async def advance(connection: AsyncConnection, lease: Lease, *, watermark: int, ttl: timedelta) -> Lease:
@@ -217,15 +246,29 @@ async def advance(connection: AsyncConnection, lease: Lease, *, watermark: int, 
     return replace(lease, watermark=watermark, sent_upto=max(lease.sent_upto, watermark), attempt=0)
 
 
-async def finish(connection: AsyncConnection, lease: Lease, *, watermark: int, info_watermark: int) -> bool:
+async def finish(
+    connection: AsyncConnection,
+    lease: Lease,
+    *,
+    watermark: int,
+    info_watermark: int,
+    partial: bool = False,
+    wait: timedelta | None = None,
+) -> bool:
     """Let go of a run whose writes up to `watermark` are mirrored: current, or due again if it was written meanwhile.
 
     The run's lock makes the two cases exclude each other: a write that has bumped seq is seen here, and one that comes
-    after finds the run current and marks it behind.
+    after finds the run current and marks it behind. `partial`: some of it stands in the overflow file only. `wait`:
+    that file is not up to date, and is looked at again after so long.
     """
-    current = await _lock_run(connection, lease) == watermark
-    await _if_held(connection, lease, _FINISH, watermark=watermark, info_watermark=info_watermark, current=current)
-    await _set_tags(connection, lease, {STATUS_TAG: "mirrored" if current else "pending"})
+    is_caught_up = await _lock_run(connection, lease) == watermark
+    current, waiting = is_caught_up and wait is None, is_caught_up and wait is not None
+    await _if_held(
+        connection, lease, _FINISH, watermark=watermark, info_watermark=info_watermark, current=current,
+        waiting=waiting, wait=wait if waiting else timedelta(0), partial=partial,
+    )  # fmt: skip
+    shown = "pending" if not current else "partial" if partial else "mirrored"
+    await _set_tags(connection, lease, {STATUS_TAG: shown})
     return current
 
 

@@ -6,14 +6,14 @@ it; the service's own rule is not documented), MLflow nearly anything.
 
 import re
 
-_TAKEN_AS_IT_IS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,254}")
+_TAKEN_AS_IT_IS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 _REFUSED = re.compile(r"[^A-Za-z0-9_\-]+")
-_ROOM = 230  # leaves place for the longest id
+_ID_ROOM = 25  # the longest id, and what joins it
 
 
-def experiment_name(name: str, experiment_id: int) -> str:
+def experiment_name(name: str, experiment_id: int, longest: int = 255) -> str:
     """The name itself where Azure takes it; else the nearest it takes, with our id, so that no two become one."""
-    if _TAKEN_AS_IT_IS.fullmatch(name):
+    if _TAKEN_AS_IT_IS.fullmatch(name) and len(name) <= longest:
         return name
-    nearest = _REFUSED.sub("_", name).strip("_-")[:_ROOM] or "experiment"
+    nearest = _REFUSED.sub("_", name).strip("_-")[: max(longest - _ID_ROOM, 1)] or "experiment"
     return f"{nearest}-{experiment_id}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from runmirror.mirror.target import (
+    ParentNotMirrored,
     RunRestored,
     SourceChanged,
     SourceUnavailable,
@@ -57,7 +58,7 @@ def decide(
     match error:
         case TargetRejected():
             return Quarantine(str(error))
-        case SourceUnavailable():
+        case ParentNotMirrored() | SourceUnavailable():
             return Release(backoff(run_outages, jitter, settings))
         case TargetOutage():
             wait = backoff(outages, jitter, settings)
@@ -82,6 +83,6 @@ def backoff(failures: int, jitter: float, settings: Settings) -> timedelta:
 
 def describe(error: BaseException) -> str:
     """What may be stored and shown: our own errors speak for themselves, of others only the kind is told."""
-    if isinstance(error, TargetError | RunRestored | SourceChanged | SourceUnavailable):
+    if isinstance(error, TargetError | ParentNotMirrored | RunRestored | SourceChanged | SourceUnavailable):
         return str(error)
     return f"unexpected {type(error).__name__} (see the worker's log)"

@@ -4,12 +4,14 @@ from fastapi import APIRouter
 
 from runmirror.db import ReadConnection
 from runmirror.errors import RunNotFound
-from runmirror.mirror import status
+from runmirror.mirror import overflow_queries, status
 from runmirror.mirror.wire import MirrorStatusAnswer, RunMirrorAnswer
 from runmirror.routing import Permission, route
 from runmirror.runs.writes import parse_run_id
 
 router = APIRouter(tags=["mirror"])
+
+_MOST_LISTED = 1000
 
 
 @route(router, "GET", "/api/runmirror/v1/mirror", permission=Permission.READ)
@@ -20,8 +22,10 @@ async def get_mirror(connection: ReadConnection) -> MirrorStatusAnswer:
 
 @route(router, "GET", "/api/runmirror/v1/runs/{run_id}/mirror", permission=Permission.READ)
 async def get_run_mirror(run_id: str, connection: ReadConnection) -> RunMirrorAnswer:
-    """How far one run is mirrored, where it stands in the workspace, and its last error."""
+    """How far one run is mirrored, where it stands in the workspace, what did not fit, and its last error."""
     found = await status.run_status(connection, parse_run_id(run_id))
     if found is None:
         raise RunNotFound(run_id)
-    return RunMirrorAnswer.of(found)
+    if not found.partial:
+        return RunMirrorAnswer.of(found)
+    return RunMirrorAnswer.of(found, await overflow_queries.report(connection, found.run_id, _MOST_LISTED))

@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 NOT_LINKED = "not_linked"
@@ -25,6 +26,8 @@ class MirrorStatus:
     last_error_at: datetime | None
     runs_behind: int
     runs_quarantined: int
+    runs_partial: int
+    learned_limits: dict[str, int]
     lag_s: float | None
     points_per_s: float
     bytes_per_s: float
@@ -48,13 +51,18 @@ class RunMirrorStatus:
     portal_url: str | None
     last_error: str | None
     last_error_at: datetime | None
+    partial: bool
+    overflow_at: datetime | None
+    overflow_is_told: bool
 
 
 # Quarantined runs stay behind, so the index on behind_since finds them too.
 _STATUS = text("""
     SELECT link.workspace_id, link.portal_base, link.linked_at, link.last_contact_at, link.last_error,
         link.last_error_at, behind.runs, behind.quarantined, behind.lag_s,
-        sent.points, sent.bytes, sent.runs AS sent_runs
+        sent.points, sent.bytes, sent.runs AS sent_runs,
+        (SELECT count(*) FROM mirrors WHERE partial) AS partial,
+        (SELECT jsonb_object_agg(name, value) FROM mirror_limits) AS learned
     FROM (
             SELECT count(*) FILTER (WHERE state <> 'quarantined') AS runs,
                 count(*) FILTER (WHERE state = 'quarantined') AS quarantined,
@@ -64,11 +72,12 @@ _STATUS = text("""
             SELECT COALESCE(sum(points), 0) AS points, COALESCE(sum(bytes), 0) AS bytes, COALESCE(sum(runs), 0) AS runs
             FROM mirror_throughput WHERE minute > now() - interval '5 minutes') AS sent
         LEFT JOIN mirror_links AS link ON link.link_id = 1
-""")
+""").columns(learned=JSONB)
 
 _RUN_STATUS = text("""
     SELECT run_id, state, seq, watermark, attempt, behind_since, due_at, mirrored_at, remote_experiment_id,
-        remote_run_id, portal_url, last_error, last_error_at
+        remote_run_id, portal_url, last_error, last_error_at, partial, overflow_at,
+        overflow_told >= overflow_seq AS overflow_is_told
     FROM mirrors JOIN runs USING (run_id) WHERE run_id = :run_id
 """)
 
@@ -93,6 +102,8 @@ async def mirror_status(connection: AsyncConnection) -> MirrorStatus:
         last_error_at=row.last_error_at,
         runs_behind=row.runs,
         runs_quarantined=row.quarantined,
+        runs_partial=row.partial,
+        learned_limits=row.learned or {},
         lag_s=None if row.lag_s is None else float(row.lag_s),
         points_per_s=float(row.points) / 300,
         bytes_per_s=float(row.bytes) / 300,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from runmirror.entities import Batch, LifecycleStage, Metric, RunStatus, Tag
+from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, RunStatus, Tag
 
 Guard = Callable[[], None]
 """Called before every request; raises when the caller's lease may not outlive that request."""
@@ -16,6 +16,15 @@ class TargetError(Exception):
 
 class TargetRejected(TargetError):
     """The target understood and refuses what this run asks: repeating it changes nothing."""
+
+
+class OverLimit(TargetRejected):
+    """Something is larger than the target's limit; `name` is that of a field of `runmirror.mirror.limits.Limits`."""
+
+    def __init__(self, message: str, *, name: str, limit: int) -> None:
+        super().__init__(message)
+        self.name = name
+        self.limit = limit
 
 
 class RemoteRunVanished(TargetRejected):
@@ -50,6 +59,10 @@ class RunRestored(Exception):
     """The run was deleted at the target, which stood in the way, and is restored: it can be mirrored again."""
 
 
+class ParentNotMirrored(Exception):
+    """The run's parent has no remote run yet, and is about to get one."""
+
+
 class SourceChanged(Exception):
     """A file at the source is not, or no longer, what its row says."""
 
@@ -73,6 +86,8 @@ class NewRun:
     user_id: str
     start_time_ms: int
     source: str
+    parent_run_id: str | None = None  # the target's id of the run it is nested in
+    experiment_name: str | None = None  # where the target does not take that name for the experiment itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +123,7 @@ class Copied:
 
 
 class Target(Protocol):
-    """Writes that are safe to repeat, except `create_run` and the metrics of `log_batch`."""
+    """Writes that are safe to repeat, except `create_run`, `log_inputs` and the metrics of `log_batch`."""
 
     def under(self, guard: Guard) -> Self:
         """The same target, whose every request asks `guard` first."""
@@ -129,7 +144,19 @@ class Target(Protocol):
     async def set_stage(self, run: RemoteRun, stage: LifecycleStage) -> None: ...
 
     async def log_batch(self, run: RemoteRun, batch: Batch) -> None:
-        """One request: the caller keeps to the target's limits."""
+        """One request, of which nothing is kept when it is refused; `OverLimit` if the target says why."""
+        ...
+
+    async def log_inputs(self, run: RemoteRun, inputs: Sequence[DatasetInput]) -> None:
+        """One request."""
+        ...
+
+    async def inputs_of(self, run: RemoteRun) -> Sequence[tuple[str, str]]:
+        """Name and digest of every dataset input."""
+        ...
+
+    async def tag_keys(self, run: RemoteRun) -> Sequence[str]:
+        """The tags that count against the limit."""
         ...
 
     async def delete_tag(self, run: RemoteRun, key: str) -> None:
@@ -159,4 +186,10 @@ class Target(Protocol):
 
 def tags_of(run: NewRun) -> tuple[Tag, ...]:
     """The tags by which a mirrored run names its source."""
-    return (Tag("runmirror.run_id", run.run_id), Tag("runmirror.source", run.source))
+    named = {
+        "runmirror.run_id": run.run_id,
+        "runmirror.source": run.source,
+        "runmirror.experiment_name": run.experiment_name,
+        "mlflow.parentRunId": run.parent_run_id,
+    }
+    return tuple(Tag(key, value) for key, value in named.items() if value is not None)

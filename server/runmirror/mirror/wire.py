@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Self
 
+from runmirror.mirror.overflow import PATH, Overflowing
+from runmirror.mirror.overflow_queries import Report
 from runmirror.mirror.status import MirrorStatus, RunMirrorStatus
 from runmirror.wire import Wire
 
@@ -19,6 +21,8 @@ class MirrorStatusAnswer(Wire):
     last_error_at: datetime | None = None
     runs_behind: int
     runs_quarantined: int
+    runs_partial: int
+    learned_limits: dict[str, int]
     lag_seconds: float | None = None
     points_per_second: float
     bytes_per_second: float
@@ -36,6 +40,8 @@ class MirrorStatusAnswer(Wire):
             last_error_at=status.last_error_at,
             runs_behind=status.runs_behind,
             runs_quarantined=status.runs_quarantined,
+            runs_partial=status.runs_partial,
+            learned_limits=status.learned_limits,
             lag_seconds=status.lag_s,
             points_per_second=status.points_per_s,
             bytes_per_second=status.bytes_per_s,
@@ -43,8 +49,37 @@ class MirrorStatusAnswer(Wire):
         )
 
 
+class OverflowingAnswer(Wire):
+    """`reason` is the name of a limit, or Azure's own words; of a metric, its points from the write `from_seq` on."""
+
+    kind: str
+    key: str
+    from_seq: int
+    reason: str
+
+    @classmethod
+    def of(cls, entry: Overflowing) -> Self:
+        return cls(kind=entry.kind, key=entry.key, from_seq=entry.from_seq, reason=entry.reason)
+
+
+class OverflowAnswer(Wire):
+    """What of a run stands in the artifact `path` and not in the run itself; `first` lists no more than a thousand.
+
+    `is_written`: the artifact tells of all writes up to the run's watermark.
+    """
+
+    path: str
+    written_at: datetime | None = None
+    is_written: bool
+    counts: dict[str, int]
+    first: list[OverflowingAnswer]
+
+
 class RunMirrorAnswer(Wire):
-    """`state` is `current`, `due`, `leased` or `quarantined`; `watermark` of `seq` writes are in the workspace."""
+    """`state` is `current`, `due`, `leased` or `quarantined`; `watermark` of `seq` writes are in the workspace.
+
+    `overflow` is there when the workspace holds the run only in part (`partial`).
+    """
 
     run_id: str
     state: str
@@ -59,9 +94,11 @@ class RunMirrorAnswer(Wire):
     portal_url: str | None = None
     last_error: str | None = None
     last_error_at: datetime | None = None
+    partial: bool
+    overflow: OverflowAnswer | None = None
 
     @classmethod
-    def of(cls, status: RunMirrorStatus) -> Self:
+    def of(cls, status: RunMirrorStatus, report: Report | None = None) -> Self:
         return cls(
             run_id=status.run_id.hex,
             state=status.state,
@@ -76,4 +113,14 @@ class RunMirrorAnswer(Wire):
             portal_url=status.portal_url,
             last_error=status.last_error,
             last_error_at=status.last_error_at,
+            partial=status.partial,
+            overflow=None
+            if report is None
+            else OverflowAnswer(
+                path=PATH,
+                written_at=status.overflow_at,
+                is_written=status.overflow_is_told,
+                counts=report.counts,
+                first=[OverflowingAnswer.of(entry) for entry in report.first],
+            ),
         )

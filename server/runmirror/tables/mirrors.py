@@ -1,7 +1,7 @@
 """How far each run is copied into the workspace. The states are drawn in `runmirror.mirror.queue`."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Index, Integer, Table, Text, text
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, DateTime, Index, Integer, Table, Text, text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from runmirror.tables.base import metadata
 
@@ -26,11 +26,39 @@ mirrors = Table(
     Column("last_error", Text),
     Column("last_error_at", DateTime(timezone=True)),
     Column("mirrored_at", DateTime(timezone=True)),
+    Column("partial", Boolean, nullable=False, server_default="false"),  # some of it stands in the overflow file only
+    Column("waiting", Boolean, nullable=False, server_default="false"),  # due for its overflow file alone
+    Column("overflow_seq", Integer, nullable=False, server_default="0"),  # the write that last changed that file
+    Column("overflow_told", Integer, nullable=False, server_default="0"),  # overflow_seq when it was last copied
+    Column("overflow_at", DateTime(timezone=True)),
+    Column("points", JSONB, nullable=False, server_default="{}"),  # {metric: points meant for the target itself}
+    Column("points_upto", Integer, nullable=False, server_default="0"),  # up to which write `points` has counted
     CheckConstraint("state IN ('current', 'due', 'leased', 'quarantined')", name="state"),
     Index("ix_mirrors_due_at", "due_at", postgresql_where=text("state = 'due'")),
     Index("ix_mirrors_lease_expires_at", "lease_expires_at", postgresql_where=text("state = 'leased'")),
+    Index("ix_mirrors_partial", "run_id", postgresql_where=text("partial")),
     Index("ix_mirrors_behind_since", "behind_since", postgresql_where=text("behind_since IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
+)
+
+# What of a run goes to its overflow file: written down before anything is sent, so that a crash changes no decision.
+mirror_overflows = Table(
+    "mirror_overflows",
+    metadata,
+    Column("run_id", UUID, primary_key=True),
+    Column("kind", Text, primary_key=True),  # see runmirror.mirror.overflow
+    Column("key", Text, primary_key=True),
+    Column("from_seq", Integer, nullable=False),  # of a metric: its points from this write on
+    Column("reason", Text, nullable=False),  # the name of a limit, or the words in which the target refused
+)
+
+# Limits that the linked workspace was heard to have, where they are tighter than the settings say.
+mirror_limits = Table(
+    "mirror_limits",
+    metadata,
+    Column("name", Text, primary_key=True),  # a field of runmirror.mirror.limits.Limits
+    Column("value", BigInteger, nullable=False),
+    Column("learned_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
 )
 
 mirrored_experiments = Table(
