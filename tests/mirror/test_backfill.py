@@ -23,10 +23,10 @@ BACKLOG = 300
 _BACKLOG = text("""
     WITH made AS (
         INSERT INTO runs (run_id, experiment_id, name, status, start_time_ms, artifact_uri)
-        SELECT CAST(lpad(to_hex(n), 32, '0') AS uuid), 0, 'past ' || n, 'FINISHED', :start_ms + n, 'mlflow-artifacts:/0'
+        SELECT CAST(lpad(to_hex(n), 32, '0') AS uuid), 0, 'past ' || n, 'FINISHED', n, 'mlflow-artifacts:/0'
         FROM generate_series(1, :number) AS n RETURNING run_id, start_time_ms)
     INSERT INTO mirrors (run_id, due_at)
-    SELECT run_id, now() - interval '1 day' + (start_time_ms - :start_ms) * interval '1 second' FROM made
+    SELECT run_id, now() - interval '1 day' + start_time_ms * interval '1 second' FROM made
 """)
 
 
@@ -34,7 +34,7 @@ _BACKLOG = text("""
 async def backlog(engine: AsyncEngine) -> None:
     """Three hundred runs, and after them a workspace."""
     async with engine.begin() as connection:
-        await connection.execute(_BACKLOG, {"number": BACKLOG, "start_ms": START_MS})
+        await connection.execute(_BACKLOG, {"number": BACKLOG})
         await write_link(connection, Link(WORKSPACE_ID))
     await Workspaces(engine).route()
 

@@ -41,7 +41,7 @@ class Lane:
     ) -> None:
         self.link = link
         self.running: dict[UUID, asyncio.Task[None]] = {}
-        self._of_the_past: set[UUID] = set()  # of those that are running
+        self._leases: dict[UUID, Lease] = {}  # of those
         self._tools = tools
         self._settings = tools.settings
         self._engine = tools.engine
@@ -61,6 +61,15 @@ class Lane:
     def wake(self) -> None:
         """There may be something to do, or it is time to stop."""
         self._wake.set()
+
+    async def drop_lost(self) -> None:
+        """Give up at once, in the middle of a page, what was switched off or sent elsewhere."""
+        if not self._leases:
+            return
+        async with self._engine.connect() as connection:
+            lost = await queue.lost(connection, list(self._leases.values()))
+        for run_id in lost & self.running.keys():
+            self.running[run_id].cancel()
 
     async def close(self) -> None:
         """Finish the pages in hand within one request's time, give everything back, close."""
@@ -116,7 +125,8 @@ class Lane:
         if room <= 0:
             return poll_s
         # However long runs of the past take, they do not take every place.
-        most_past = max(self._settings.mirror_concurrency - 1, 1) - len(self._of_the_past)
+        of_the_past = sum(lease.backfill for lease in self._leases.values())
+        most_past = max(self._settings.mirror_concurrency - 1, 1) - of_the_past
         asked_at = clock_s()
         async with self._engine.begin() as connection:
             leases = await queue.claim(
@@ -129,8 +139,8 @@ class Lane:
                 backfill_rate=self._settings.mirror_backfill_rate,
                 most_past=most_past,
             )
-        self._of_the_past |= {lease.run_id for lease in leases if lease.backfill}
         for lease in leases:
+            self._leases[lease.run_id] = lease
             task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
             self.running[lease.run_id] = task
         if len(leases) == room:
@@ -193,7 +203,7 @@ class Lane:
             await self._note_contact(asked_at)
         finally:
             del self.running[lease.run_id]
-            self._of_the_past.discard(lease.run_id)
+            del self._leases[lease.run_id]
             self._wake.set()
             self._changed()
 

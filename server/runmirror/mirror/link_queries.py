@@ -74,7 +74,7 @@ _PUT_BEHIND = text(f"""
             SELECT run_id FROM runs JOIN experiments USING (experiment_id)
             WHERE start_time_ms >= COALESCE(CAST(:since_ms AS bigint), start_time_ms)
                 AND (CAST(:experiment AS text) IS NULL
-                    OR name = :experiment OR CAST(experiment_id AS text) = :experiment))
+                    OR experiments.name = :experiment OR CAST(experiment_id AS text) = :experiment))
         RETURNING run_id),
     told AS (SELECT pg_notify('{CHANNEL}', '') FROM asked LIMIT 1)
     SELECT count(*) FROM asked LEFT JOIN told ON true

@@ -14,12 +14,12 @@ tags.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import ARRAY, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.mirror.own_tags import PORTAL_TAG, REMOTE_RUN_TAG, ROUTING_TAGS, STATUS_TAG
@@ -151,6 +151,13 @@ _CLAIM_PAST = text(f"""
         FROM pace WHERE mirror_links.link_id = pace.link_id AND EXISTS (SELECT FROM past))
     UPDATE mirrors SET {_LEASED} WHERE run_id IN (SELECT run_id FROM past) RETURNING {_LEASE}
 """)  # noqa: S608
+
+_LOST = text("""
+    SELECT held.run_id FROM unnest(:run_ids, :tokens) AS held (run_id, token)
+    WHERE NOT EXISTS (
+        SELECT FROM mirrors
+        WHERE run_id = held.run_id AND lease_token = held.token AND state = 'leased' AND unrouted IS NULL)
+""").bindparams(bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("tokens", type_=ARRAY(Uuid)))
 
 _NEXT = text("""
     SELECT extract(epoch FROM min(LEAST(
@@ -292,6 +299,12 @@ async def seconds_to_next(
     wanted = {"debounce": debounce, "settle": settle, "workspace_id": workspace_id, "step": step}
     seconds = await connection.scalar(_NEXT, wanted)
     return None if seconds is None else float(seconds)
+
+
+async def lost(connection: AsyncConnection, leases: Sequence[Lease]) -> set[UUID]:
+    """The runs of leases that passed to another, or that nobody may hold."""
+    held = {"run_ids": [lease.run_id for lease in leases], "tokens": [lease.token for lease in leases]}
+    return set(await connection.scalars(_LOST, held))
 
 
 async def renew(connection: AsyncConnection, lease: Lease, ttl: timedelta) -> None:

@@ -117,6 +117,8 @@ class Worker:
             await self._lanes.pop(gone).abandon()
         async with self._engine.begin() as connection:
             routed = await destinations.route(connection, settle=self._settings.mirror_settle)
+        for lane in self._lanes.values():
+            await lane.drop_lost()
         for link in linked:
             if link.link_id not in self._lanes:
                 self._lanes[link.link_id] = Lane(
