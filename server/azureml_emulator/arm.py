@@ -115,24 +115,28 @@ def workspace_resource(workspace: Workspace) -> Json:
     }
 
 
-def _is_ours(emulator: Emulator, request: Request) -> bool:
+def _is_named(workspace: Workspace, request: Request) -> bool:
     path = request.path_params
-    wanted = (path["subscription"], path["group"], path.get("workspace", emulator.workspace.name))
-    ours = (emulator.workspace.subscription, emulator.workspace.resource_group, emulator.workspace.name)
+    wanted = (path["subscription"], path["group"], path.get("workspace", workspace.name))
+    ours = (workspace.subscription, workspace.resource_group, workspace.name)
     return [part.lower() for part in wanted] == [part.lower() for part in ours]
+
+
+def _named(emulator: Emulator, request: Request) -> list[Json]:
+    return [workspace_resource(each.workspace) for each in emulator if _is_named(each.workspace, request)]
 
 
 async def get_workspace(emulator: Emulator, request: Request) -> Response:
     if not request.query_params.get("api-version"):
         raise NotFound("The api-version query parameter is required", code="MissingApiVersionParameter", status=400)
-    if not _is_ours(emulator, request):
+    found = _named(emulator, request)
+    if not found:
         raise ResourceNotFound(f"The Resource '{request.url.path}' was not found.")
-    return JSONResponse(workspace_resource(emulator.workspace))
+    return JSONResponse(found[0])
 
 
 async def list_workspaces(emulator: Emulator, request: Request) -> Response:
-    found = [workspace_resource(emulator.workspace)] if _is_ours(emulator, request) else []
-    return JSONResponse({"value": found})
+    return JSONResponse({"value": _named(emulator, request)})
 
 
 WORKSPACES = (

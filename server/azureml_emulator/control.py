@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from azureml_emulator import entra, fields
 from azureml_emulator.emulator import Emulator
-from azureml_emulator.errors import answer_plain
+from azureml_emulator.errors import NotFound, answer_plain
 from azureml_emulator.recorder import Recorded
 from azureml_emulator.service import RouteRow, build_service
 from azureml_emulator.state_view import write_state
@@ -18,8 +18,13 @@ async def health(_emulator: Emulator, _request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def state(emulator: Emulator, _request: Request) -> Response:
-    return JSONResponse(write_state(emulator))
+async def state(emulator: Emulator, request: Request) -> Response:
+    """Of the first workspace, or of the one that is named."""
+    name = request.query_params.get("workspace", emulator.workspace.name)
+    found = next((each for each in emulator if each.workspace.name == name), None)
+    if found is None:
+        raise NotFound(f"No workspace {name}")
+    return JSONResponse(write_state(found))
 
 
 async def requests(emulator: Emulator, request: Request) -> Response:

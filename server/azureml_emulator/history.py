@@ -11,6 +11,7 @@ from azureml_emulator.errors import InvalidParameter, Json
 from azureml_emulator.history_paths import find_experiment, find_run
 from azureml_emulator.history_wire import (
     MLFLOW_STATUS_OF,
+    is_hidden,
     read_time,
     write_details,
     write_experiment,
@@ -86,7 +87,7 @@ async def list_children(emulator: Emulator, request: Request) -> Response:
 
 def _select(emulator: Emulator, body: Json, belongs: Callable[[Run], bool]) -> Json:
     newest = sorted(emulator.state.runs.values(), key=lambda run: run.start_ms or run.created_ms, reverse=True)
-    written = [write_run(emulator, run) for run in newest if run.lifecycle_stage == "active" and belongs(run)]
+    written = [write_run(emulator, run) for run in newest if not is_hidden(run) and belongs(run)]
     if str(body.get("orderby") or "").lower().endswith(" asc"):
         written.reverse()
     return _page(body, [run for run in written if history_filter.fits(body.get("filter"), run)])
@@ -142,7 +143,10 @@ def _patch(emulator: Emulator, experiment: Experiment, run_id: str, body: Json) 
     run.status = MLFLOW_STATUS_OF[status] if status else run.status
     run.start_ms = start_ms if start_ms is not None else run.start_ms
     run.end_ms = end_ms if end_ms is not None else run.end_ms
-    run.lifecycle_stage = "deleted" if body.get("hidden") else "active" if "hidden" in body else run.lifecycle_stage
+    if "hidden" in body:
+        run.hidden = bool(body["hidden"])
+        if emulator.settings.hidden_is_deleted or not run.hidden:
+            run.lifecycle_stage = "deleted" if run.hidden else "active"
     run.extra.update({key: body[key] for key in EXTRA if body.get(key) is not None})
     return run
 

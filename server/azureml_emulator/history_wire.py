@@ -51,6 +51,11 @@ def write_experiment(emulator: Emulator, experiment: Experiment) -> Json:
     }
 
 
+def is_hidden(run: Run) -> bool:
+    """Archived, or deleted by MLflow: lists leave it out."""
+    return run.hidden or run.lifecycle_stage == "deleted"
+
+
 def write_run(emulator: Emulator, run: Run) -> Json:
     """The run as azureml-core reads it back."""
     workspace = emulator.workspace
@@ -80,7 +85,7 @@ def write_run(emulator: Emulator, run: Run) -> Json:
         "displayName": run.name,
         "dataContainerId": run.container,
         "description": run.extra.get("description"),
-        "hidden": run.lifecycle_stage == "deleted",
+        "hidden": is_hidden(run),
         "runType": run.extra.get("runType"),
         "runTypeV2": run.extra.get("runTypeV2"),
         "properties": run.properties,

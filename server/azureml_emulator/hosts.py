@@ -34,12 +34,12 @@ SCOPED = re.compile(
 
 def build_hosts(emulator: Emulator) -> ASGIApp:
     """Wire every service of every host."""
-    workspace = emulator.workspace
+    blob_hosts = {each.workspace.blob_host: build_service(each, blobs.ROUTES, answer_blob) for each in emulator}
     hosts: dict[str, ASGIApp] = {
         LOGIN_HOST: build_service(emulator, entra.ROUTES, answer_oauth),
         ARM_HOST: _build_arm(emulator),
-        workspace.blob_host: build_service(emulator, blobs.ROUTES, answer_blob),
-        workspace.api_host: _build_data_plane(emulator),
+        **blob_hosts,
+        emulator.workspace.api_host: _build_data_plane(emulator),
     }
     nowhere = build_service(emulator, [], answer_camel)
 
@@ -51,7 +51,7 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
         host = headers.get(b"host", "").split(":")[0].lower()
         method, path = scope["method"], scope["path"]
         # Queries of blob URLs are secrets, and no other query holds any.
-        query = "" if host == workspace.blob_host else scope["query_string"].decode("latin-1")
+        query = "" if host in blob_hosts else scope["query_string"].decode("latin-1")
         agent = headers.get(b"user-agent", "")
         recorded = emulator.recorder.add(host, method, path, query=query, user_agent=agent)
         scope["emulator.recorded"] = recorded
@@ -97,7 +97,7 @@ def _build_arm(emulator: Emulator) -> ASGIApp:
 
 
 def _build_data_plane(emulator: Emulator) -> ASGIApp:
-    """The regional host: services share it by the first segment, and the workspace's ARM id follows."""
+    """The regional host: services share it by the first segment, and a workspace's ARM id follows."""
     tables: dict[str, tuple[Sequence[RouteRow], Answer]] = {
         "mlflow": (mlflow_routes.ROUTES, answer_mlflow),
         "history": (history.ROUTES, answer_camel),
@@ -105,13 +105,15 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         "metric": (metrics.ROUTES, answer_camel),
         "modelmanagement": (models.ROUTES, answer_models),
     }
-    services = {name: (build_service(emulator, *table), table[1]) for name, table in tables.items()}
+    services = {
+        each.workspace.arm_id.lower(): {name: build_service(each, *table) for name, table in tables.items()}
+        for each in emulator
+    }
     unscoped = build_service(emulator, discovery.ROUTES, answer_camel)
-    ours = emulator.workspace.arm_id.lower()
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         match = SCOPED.fullmatch(scope["path"])
-        if match is None or match["service"].lower() not in services:
+        if match is None or match["service"].lower() not in tables:
             await unscoped(scope, receive, send)
             return
         # One gate stands before all services, so that even MLflow's callers get no error_code from it.
@@ -119,12 +121,13 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         if refusal is not None:
             await answer_camel(refusal)(scope, receive, send)
             return
-        app, answer = services[match["service"].lower()]
-        if match["scope"].lower() != ours:
+        service, found = match["service"].lower(), services.get(match["scope"].lower())
+        if found is None:
+            answer = tables[service][1]
             await answer(NotFound(f"Workspace not found: {match['scope']}"))(scope, receive, send)
             return
         path = match["rest"] or "/"
-        await app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+        await found[service]({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
     return dispatch
 

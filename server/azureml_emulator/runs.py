@@ -120,7 +120,9 @@ async def delete(emulator: Emulator, request: Request) -> Response:
 
 async def restore(emulator: Emulator, request: Request) -> Response:
     body = await read(emulator, request)
-    find(emulator, fields.text(body, "run_id")).lifecycle_stage = "active"
+    run = find(emulator, fields.text(body, "run_id"))
+    run.lifecycle_stage = "active"
+    run.hidden = run.hidden and not emulator.settings.hidden_is_deleted
     return JSONResponse({})
 
 

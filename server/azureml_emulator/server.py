@@ -63,6 +63,7 @@ def _ready(emulator: Emulator, proxy_port: int, control_port: int, tls: TlsFiles
         "control_url": control_url,
         "ca_file": str(tls.ca_file),
         "workspace_id": workspace.arm_id,
+        "other_workspace_ids": [each.workspace.arm_id for each in emulator.others],
         "tenant_id": workspace.tenant_id,
         "client_id": workspace.client_id,
         "client_secret": workspace.client_secret,
@@ -85,7 +86,7 @@ async def run(emulator: Emulator, proxy_port: int, control_port: int, announce: 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    tls = make_certificates(emulator.data_dir, emulator.workspace.hosts)
+    tls = make_certificates(emulator.data_dir, emulator.hosts)
     tls_socket, control_socket = _listen(0), _listen(control_port)
     servers = [
         (_server(build_hosts(emulator), tls), tls_socket),
@@ -93,7 +94,7 @@ async def run(emulator: Emulator, proxy_port: int, control_port: int, announce: 
     ]
     serving = [asyncio.ensure_future(server.serve(sockets=[listener])) for server, listener in servers]
     tls_port: int = tls_socket.getsockname()[1]
-    proxy, bound = await start_proxy(proxy_port, emulator.workspace.hosts, tls_port, emulator.recorder)
+    proxy, bound = await start_proxy(proxy_port, emulator.hosts, tls_port, emulator.recorder)
     announce(_ready(emulator, bound, control_socket.getsockname()[1], tls))
 
     await stop.wait()

@@ -19,6 +19,8 @@ class Settings:
     artifact_page_size: int = 500
     logged_models: bool = False
     write_sas: bool = True
+    # It is not documented whether an archived run is a deleted one to MLflow's part of the service.
+    hidden_is_deleted: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def change(self, wanted: dict[str, Any]) -> None:

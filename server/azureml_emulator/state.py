@@ -73,6 +73,7 @@ class Run:
     start_ms: int | None = None
     end_ms: int | None = None
     lifecycle_stage: str = "active"
+    hidden: bool = False
     parent_run_id: str | None = None
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, Tag] = field(default_factory=dict)

@@ -41,6 +41,7 @@ def _run(emulator: Emulator, run: Run) -> Json:
         "start_time": run.start_ms,
         "end_time": run.end_ms,
         "lifecycle_stage": run.lifecycle_stage,
+        "hidden": run.hidden,
         "parent_run_id": run.parent_run_id,
         "params": run.params,
         "tags": {key: tag.value for key, tag in run.tags.items()},

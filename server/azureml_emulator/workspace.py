@@ -16,7 +16,7 @@ def new_guid() -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The one workspace, its region, its storage account and the service principal that may use it."""
+    """One workspace, its region, its storage account and the service principal that may use it."""
 
     subscription: str = "00000000-0000-4000-8000-000000000001"
     resource_group: str = "emulated"

@@ -1,4 +1,4 @@
-"""The command line: `runmirror serve | worker | migrate | link | status | demo`."""
+"""The command line: `runmirror serve | worker | migrate | link | unlink | links | backfill | status | demo`."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,23 +109,87 @@ def migrate(**flags: Any) -> None:
 
 @main.command()
 @click.argument("workspace")
+@click.option("--name", help="add the workspace beside those that are linked, under this name")
+@click.option("--experiments", multiple=True, metavar="PATTERN", help="experiments that go there, e.g. 'team-a/*'")
+@click.option("--default/--no-default", "is_default", default=None, help="whether what fits no pattern goes there")
 @database_option
 @data_dir_option
-def link(workspace: str, **flags: Any) -> None:
+def link(
+    workspace: str, *, name: str | None, experiments: tuple[str, ...], is_default: bool | None, **flags: Any
+) -> None:
     """Link an Azure ML workspace (ARM id, or the path of its config.json) and check that it can be written to.
 
+    Without any of the three options it takes the place of the one that is linked; with one of them it is added.
     Everything logged so far is mirrored too. Credentials are found as azure-identity finds them: environment,
     workload identity, managed identity, Azure CLI.
     """
-    from runmirror.mirror.commands import LinkFailedError, link_workspace
+    from runmirror.mirror.link import Wish
+    from runmirror.mirror.link_commands import LinkFailedError, link_workspace
 
     settings = read_settings({**flags, "azureml_workspace": workspace})
+    wish = Wish(name, experiments or None, is_default)
     with _database(settings) as url:
         _migrate(url)
         try:
-            asyncio.run(link_workspace(settings, url, report=click.echo))
+            asyncio.run(link_workspace(settings, url, click.echo, wish))
         except LinkFailedError as error:
             raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("name")
+@database_option
+@data_dir_option
+def unlink(name: str, **flags: Any) -> None:
+    """Unlink a workspace by its name or ARM id: what stands there stays, its runs go where the routes lead now."""
+    from runmirror.mirror.link_commands import LinkFailedError, unlink_workspace
+
+    settings = read_settings(flags)
+    with _database(settings) as url:
+        _migrate(url)
+        try:
+            gone = asyncio.run(unlink_workspace(settings, url, name))
+        except LinkFailedError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(f"unlinked {gone.name} ({gone.workspace_id})")
+
+
+@main.command()
+@database_option
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+def links(*, as_json: bool, **flags: Any) -> None:
+    """Show the linked workspaces, which runs go to each, and how far it is."""
+    from runmirror.mirror.link_commands import describe_links, read_workspaces
+
+    settings = read_settings(flags)
+    with _database(settings) as url:
+        _migrate(url)
+        linked = asyncio.run(read_workspaces(settings, url))
+    told = json.dumps([one.model_dump(mode="json") for one in linked]) if as_json else describe_links(linked)
+    click.echo(told or "no workspace is linked")
+
+
+@main.command()
+@click.option("--experiment", help="only the runs of this experiment (name or id)")
+@click.option("--since", type=click.DateTime(), help="only runs that started then or later (UTC)")
+@database_option
+@data_dir_option
+def backfill(*, experiment: str | None, since: datetime | None, **flags: Any) -> None:
+    """Let runs that wait be mirrored behind live ones, at the pace of RUNMIRROR_MIRROR_BACKFILL_RATE.
+
+    A run that is written again is a live one again. Linking a workspace does this with all there is.
+    """
+    from runmirror.mirror.link_commands import describe_links, put_behind, read_workspaces
+
+    settings = read_settings(flags)
+    since = None if since is None else since.replace(tzinfo=UTC)
+    with _database(settings) as url:
+        _migrate(url)
+        number = asyncio.run(put_behind(settings, url, experiment, since))
+        linked = asyncio.run(read_workspaces(settings, url))
+    click.echo(f"{number} waiting runs put behind live ones")
+    click.echo(describe_links(linked))
 
 
 @main.command()
@@ -132,14 +197,20 @@ def link(workspace: str, **flags: Any) -> None:
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def status(*, as_json: bool, **flags: Any) -> None:
-    """Show the linked workspace, what is behind, and why."""
+    """Show the linked workspaces, what is behind, and why."""
     from runmirror.mirror.commands import describe, read_status
+    from runmirror.mirror.link_commands import describe_links
 
     settings = read_settings(flags)
     with _database(settings) as url:
         _migrate(url)
         current = asyncio.run(read_status(settings, url))
-    click.echo(json.dumps(current.model_dump(mode="json")) if as_json else describe(current))
+    if as_json:
+        click.echo(json.dumps(current.model_dump(mode="json")))
+        return
+    click.echo(describe(current))
+    if len(current.workspaces) > 1 or any(one.backfill_runs for one in current.workspaces):
+        click.echo("\n" + describe_links(current.workspaces))
 
 
 @main.command()

@@ -135,10 +135,15 @@ class Settings(BaseSettings):
     mirror_overflow_every: Duration = Field(
         timedelta(minutes=1), description="how often the overflow file of a run that has not ended is written anew"
     )
-    mirror_on_delete: Literal["delete", "keep"] = Field(
+    mirror_on_delete: Literal["delete", "archive", "keep"] = Field(
         "delete",
-        description="what becomes of the copy of a deleted run: deleted too (and restored with it), or kept and tagged",
+        description="what becomes of the copy of a deleted run: deleted too (and restored with it), archived (hidden "
+        "in the workspace until it is restored), or kept and tagged",
     )
+    mirror_backfill_rate: float = Field(
+        10, ge=0, le=10_000, allow_inf_nan=False,
+        description="runs of the past mirrored in a second, into each workspace, behind live runs; 0 pauses them",
+    )  # fmt: skip
     mirror_page_rows: int = Field(5000, ge=2000, description="changes of a run read at once")
     mirror_debounce: Duration = Field(
         timedelta(seconds=1), description="how long writes of a run are gathered before they are mirrored"

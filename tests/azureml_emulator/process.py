@@ -43,6 +43,11 @@ class EmulatorProcess:
         return str(self.ready["workspace_id"])
 
     @property
+    def other_workspace_ids(self) -> list[str]:
+        """Of those that were asked for by `beside`."""
+        return list(self.ready["other_workspace_ids"])
+
+    @property
     def tenant_id(self) -> str:
         return str(self.ready["tenant_id"])
 
@@ -73,9 +78,9 @@ class EmulatorProcess:
             answer.raise_for_status()
             return answer.json()
 
-    def state(self) -> Json:
-        """Everything that stands in the workspace."""
-        state: Json = self._call("GET", "/state")
+    def state(self, workspace: str = "workspace") -> Json:
+        """Everything that stands in a workspace."""
+        state: Json = self._call("GET", f"/state?workspace={workspace}")
         return state
 
     def requests(self, *, unknown: bool = False, refused: bool = False) -> list[Json]:

@@ -72,7 +72,7 @@ def worker(make_worker: MakeWorker, target: MemoryTarget) -> Worker:
 
 @pytest.fixture(scope="session")
 def running_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
-    with start_emulator(tmp_path_factory.mktemp("azureml")) as emulator:
+    with start_emulator(tmp_path_factory.mktemp("azureml"), beside="second") as emulator:
         yield emulator
 
 

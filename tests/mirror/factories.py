@@ -117,9 +117,18 @@ class Source:
         self.engine = engine
         self.store = store
 
-    async def experiment(self, name: str) -> str:
+    async def experiment(self, name: str, **tags: str) -> str:
         async with self.engine.begin() as connection:
-            return str(await experiments.create(connection, name, "", []))
+            given = [Tag(key, value) for key, value in tags.items()]
+            return str(await experiments.create(connection, name, "", given))
+
+    async def tag_experiment(self, experiment_id: str, key: str, value: str | None) -> None:
+        """None deletes the tag."""
+        async with self.engine.begin() as connection:
+            if value is None:
+                await experiments.delete_tag(connection, experiment_id, key)
+            else:
+                await experiments.set_tag(connection, experiment_id, Tag(key, value))
 
     async def run(self, name: str = "a run", *, experiment_id: str = "0", **tags: str) -> SourceRun:
         async with self.engine.begin() as connection:

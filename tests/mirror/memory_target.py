@@ -38,6 +38,7 @@ class Remote:
     status: RunStatus = RunStatus.RUNNING
     end_time_ms: int | None = None
     stage: LifecycleStage = LifecycleStage.ACTIVE
+    hidden: bool = False
     metrics: list[Metric] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -120,6 +121,11 @@ class MemoryTarget:
         self._begin("set_stage")
         self._find(run).stage = stage
         self._end("set_stage")
+
+    async def set_hidden(self, run: RemoteRun, is_hidden: bool) -> None:
+        self._begin("set_hidden", run)
+        self._find(run).hidden = is_hidden
+        self._end("set_hidden", run)
 
     async def log_batch(self, run: RemoteRun, batch: Batch) -> None:
         self._begin("log_batch", run)

@@ -30,7 +30,11 @@ def expected(key: str, count: int) -> list[tuple[int, int, float]]:
 
 
 async def a_run(source: Source, count: int = 450) -> SourceRun:
-    run = await source.run("wire", team="x")
+    return await a_run_of(source, "0", count)
+
+
+async def a_run_of(source: Source, experiment_id: str, count: int = 450) -> SourceRun:
+    run = await source.run("wire", experiment_id=experiment_id, team="x")
     await run.log(metrics=points("loss", count), params={"lr": "0.1"})
     await run.upload("notes/a.txt", b"hello")
     await run.finish()
@@ -360,6 +364,61 @@ async def test_linking_proves_access_and_a_running_worker_follows(
     await worker.stop()
     await running
     await check_complete(emulator, run)
+
+
+@pytest.mark.parametrize("hidden_is_deleted", [False, True])
+async def test_an_archived_run_is_hidden_until_it_is_restored(
+    source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store,
+    hidden_is_deleted: bool,
+) -> None:  # fmt: skip
+    """Whether or not an archived run is a deleted one to MLflow's part of the service."""
+    emulator.change_settings(hidden_is_deleted=hidden_is_deleted)
+    worker = Worker(azure_settings.model_copy(update={"mirror_on_delete": "archive"}), engine, store)
+    run = await a_run(source, 5)
+    await worker.drain()
+    await run.move(LifecycleStage.DELETED)
+    await worker.drain()
+    assert remote_run(emulator, run.run_id.hex)["hidden"] is True
+    await run.move(LifecycleStage.ACTIVE)
+    await run.log(metrics=points("late", 5))
+    await worker.drain()
+    remote = remote_run(emulator, run.run_id.hex)
+    assert (remote["hidden"], remote["lifecycle_stage"]) == (False, "active")
+    assert points_of(remote, "late") == expected("late", 5)
+    await check_complete(emulator, run, 5)
+    assert emulator.requests(unknown=True) == []
+
+
+async def test_two_workspaces_take_their_runs_while_one_of_them_fails(
+    source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store
+) -> None:
+    unlinked = azure_settings.model_copy(update={"azureml_workspace": None})
+    [second] = emulator.other_workspace_ids
+    await link.link(engine, unlinked, emulator.workspace_id, link.Wish("first"))
+    report = await link.link(engine, unlinked, second, link.Wish("second", ("team/*",)))
+    assert (report.relinked, report.is_default) == (False, False)
+    here = await a_run(source)
+    there = await a_run_of(source, await source.experiment("team/x"))
+    fault = emulator.add_fault("status", {"path": "workspaces/workspace/"}, status=503, times=-1)
+    worker = Worker(unlinked, engine, store)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(60):
+        while (await there.mirror()).state != "current":
+            await asyncio.sleep(0.05)
+    assert emulator.state()["runs"] == []
+    with emulator.control() as control:
+        control.delete(f"/faults/{fault}").raise_for_status()
+    async with asyncio.timeout(60):
+        while (await here.mirror()).state != "current":
+            await asyncio.sleep(0.05)
+    await worker.stop()
+    await running
+    await check_complete(emulator, here)
+    [copy] = emulator.state("second")["runs"]
+    assert files_of(copy) == {"notes/a.txt": (5, md5(b"hello"))}
+    assert copy["tags"]["runmirror.run_id"] == there.run_id.hex
+    assert len(emulator.state()["runs"]) == 1
+    assert "/workspaces/second" in (await there.mirror()).portal_url
 
 
 async def test_a_workspace_that_is_not_there_is_not_linked(

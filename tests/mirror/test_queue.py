@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.entities import Metric
-from runmirror.mirror import queries, queue
+from runmirror.mirror import destinations, queries, queue
 from runmirror.mirror.link import Link, write_link
 from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost
 from runmirror.runs import writes
@@ -30,6 +30,8 @@ async def claim(
     settle: timedelta = NOW,
     workspace_id: str = WORKSPACE_ID,
 ) -> list[Lease]:
+    async with engine.begin() as connection:
+        await destinations.route(connection, settle=settle)
     async with engine.begin() as connection:
         return await queue.claim(
             connection, workspace_id=workspace_id, most=most, ttl=ttl, debounce=debounce, settle=settle
@@ -99,6 +101,7 @@ async def test_a_run_that_somebody_is_claiming_is_passed_over_not_waited_for(
     source: Source, engine: AsyncEngine
 ) -> None:
     first, second = await source.run("first"), await source.run("second")
+    await claim(engine, most=0)
     async with engine.begin() as other:
         [held] = await queue.claim(other, workspace_id=WORKSPACE_ID, most=1, ttl=TTL, debounce=NOW, settle=NOW)
         async with asyncio.timeout(5):
@@ -212,11 +215,16 @@ async def test_linking_another_workspace_starts_anew_and_fences_off_the_old(
         lease = await queue.bind(
             connection, lease, experiment_id="e", remote_run_id="r", portal_url="https://p", sent_upto=0
         )
-        await queries.save_experiment(connection, 0, remote_experiment_id="e", remote_name="Default")
+        await queries.save_experiment(
+            connection, 0, link_id=lease.link_id, remote_experiment_id="e", remote_name="Default"
+        )
     await finish(engine, lease, run)
     async with engine.begin() as connection:
         assert not await write_link(connection, Link(WORKSPACE_ID.upper())), "the same workspace"
         assert await write_link(connection, Link(WORKSPACE_ID + "2"))
+    with pytest.raises(LeaseLost):
+        await finish(engine, lease_of_other, other)
+    assert await claim(engine, workspace_id=WORKSPACE_ID) == []
     mirror = await run.mirror()
     assert (mirror.state, mirror.watermark, mirror.info_watermark, mirror.remote_run_id) == ("due", 0, 0, None)
     assert {k: v for k, v in (await run.tags()).items() if k.startswith("runmirror.")} == {queue.STATUS_TAG: "pending"}

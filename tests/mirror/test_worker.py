@@ -398,9 +398,11 @@ async def test_the_copy_of_a_deleted_run_may_be_kept(
     assert (remote.stage, "runmirror.lifecycle_stage" in remote.tags) == (LifecycleStage.ACTIVE, False)
 
 
-async def test_runs_of_a_deleted_experiment_are_deleted_and_come_back_with_it(
-    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
+@pytest.mark.parametrize("policy", ["delete", "archive"])
+async def test_runs_of_a_deleted_experiment_are_deleted_or_archived_and_come_back_with_it(
+    source: Source, target: MemoryTarget, make_worker: MakeWorker, engine: AsyncEngine, policy: str
 ) -> None:
+    worker = make_worker(target, mirror_on_delete=policy)
     experiment_id = await source.experiment("goes and comes")
     runs = [await source.run(experiment_id=experiment_id) for _ in range(2)]
     await worker.drain()
@@ -408,4 +410,20 @@ async def test_runs_of_a_deleted_experiment_are_deleted_and_come_back_with_it(
         async with engine.begin() as connection:
             await experiments.move(connection, experiment_id, to=stage)
         await worker.drain()
-        assert {target.of(run.run_id.hex).stage for run in runs} == {stage}
+        is_gone = stage is LifecycleStage.DELETED
+        remote = {(target.of(run.run_id.hex).stage, target.of(run.run_id.hex).hidden) for run in runs}
+        assert remote == {(stage, False) if policy == "delete" else (LifecycleStage.ACTIVE, is_gone)}
+
+
+async def test_a_run_that_is_archived_before_it_was_mirrored_is_hidden_all_the_same(
+    source: Source, target: MemoryTarget, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(target, mirror_on_delete="archive")
+    run, other = await source.run(), await source.run()
+    await run.move(LifecycleStage.DELETED)
+    await worker.drain()
+    assert [target.of(one.run_id.hex).hidden for one in (run, other)] == [True, False]
+    await run.move(LifecycleStage.ACTIVE)
+    await run.log(metrics=points("m", 3))
+    await worker.drain()
+    assert (target.of(run.run_id.hex).hidden, target.of(run.run_id.hex).metrics) == (False, points("m", 3))

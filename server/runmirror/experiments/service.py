@@ -39,6 +39,7 @@ async def rename(connection: AsyncConnection, experiment_id: str, name: str) -> 
         if await queries.name_taken(connection, key, name):
             raise _taken(name)
         await queries.rename(connection, key, name, now_ms())
+        await queue.mark_experiment_unrouted(connection, key)
     except IntegrityError as error:  # taken since we looked
         raise _taken(name) from error
 
@@ -56,12 +57,14 @@ async def set_tag(connection: AsyncConnection, experiment_id: str, tag: Tag) -> 
     check_experiment_tag(tag.key, tag.value)
     key = parse_experiment_id(experiment_id)
     await _require_active(connection, key)
+    await queue.mark_experiment_unrouted(connection, key, (tag.key,))
     await queries.set_tags(connection, key, {tag.key: tag.value})
 
 
 async def delete_tag(connection: AsyncConnection, experiment_id: str, tag_key: str) -> None:
     key = parse_experiment_id(experiment_id)
     await _require_active(connection, key)
+    await queue.mark_experiment_unrouted(connection, key, (tag_key,))
     if not await queries.delete_tag(connection, key, tag_key):
         raise DoesNotExist(f"No tag with name: {tag_key} in experiment with id {key}")
 

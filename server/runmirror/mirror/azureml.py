@@ -128,6 +128,17 @@ class AzureMLTarget:
         verb = "restore" if stage is LifecycleStage.ACTIVE else "delete"
         await self._of_run(run, self._post(f"/runs/{verb}", {"run_id": run.run_id}))
 
+    async def set_hidden(self, run: RemoteRun, is_hidden: bool) -> None:
+        history = f"{self._workspace.api_url}/history/v1.0{self._workspace.workspace_id}"
+        url = f"{history}/experimentids/{run.experiment_id}/runs/{run.run_id}"
+        body: Json = {"runId": run.run_id, "hidden": is_hidden}
+        try:
+            await self._client.call(self._guard, "PATCH", url, body=body)
+        except Refused as error:
+            if error.is_absent:
+                raise RemoteRunVanished(f"run {run.run_id} is not in the workspace any more: {error}") from None
+            raise
+
     async def log_batch(self, run: RemoteRun, batch: Batch) -> None:
         body: Json = {"run_id": run.run_id}
         if batch.metrics:

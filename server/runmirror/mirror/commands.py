@@ -1,44 +1,16 @@
-"""What `runmirror link` and `runmirror status` do, apart from the command line itself."""
-
-from collections.abc import Callable
+"""What `runmirror status` does, apart from the command line itself."""
 
 from runmirror.db import create_engine
-from runmirror.mirror import link, status
-from runmirror.mirror.target import TargetError
+from runmirror.mirror import status
 from runmirror.mirror.wire import MirrorStatusAnswer
 from runmirror.settings import Settings
-
-
-class LinkFailedError(Exception):
-    """The workspace could not be used; nothing was changed."""
-
-
-async def link_workspace(settings: Settings, database_url: str, report: Callable[[str], None]) -> None:
-    """Prove that the workspace can be used and make it the linked one. Raises `LinkFailedError`."""
-    if settings.azureml_workspace is None:
-        raise LinkFailedError("no workspace was given")
-    report(f"asking for a token and for {settings.azureml_workspace} ...")
-    engine = create_engine(settings, database_url)
-    try:
-        linked = await link.link(engine, settings, settings.azureml_workspace)
-    except TargetError as error:
-        raise LinkFailedError(
-            f"{error} (nothing was changed; README, 'Link a workspace', lists what is needed)"
-        ) from error
-    finally:
-        await engine.dispose()
-    report(f"linked {linked.workspace_id}")
-    report(f"  {linked.portal_base}")
-    if linked.relinked:
-        report("  another workspace was linked before: every run will be mirrored to this one")
-    report(f"{linked.runs_behind} runs to mirror: `runmirror serve` or `runmirror worker` does it")
 
 
 async def read_status(settings: Settings, database_url: str) -> MirrorStatusAnswer:
     engine = create_engine(settings, database_url)
     try:
         async with engine.connect() as connection:
-            return MirrorStatusAnswer.of(await status.mirror_status(connection))
+            return MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
     finally:
         await engine.dispose()
 
@@ -58,6 +30,7 @@ def describe(current: MirrorStatusAnswer) -> str:
         f"runs behind   {current.runs_behind} (oldest for {lag})",
         f"quarantined   {current.runs_quarantined}",
         f"partial       {current.runs_partial} (with an overflow file)",
+        f"kept out      {current.runs_off} off, {current.runs_unrouted} with no workspace to go to",
         f"throughput    {current.points_per_second:.1f} points/s, {current.runs_per_minute:.1f} runs/min",
         f"last contact  {contact}",
     ]

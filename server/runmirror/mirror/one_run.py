@@ -40,6 +40,7 @@ from runmirror.mirror.readback import ReadBack
 from runmirror.mirror.target import (
     NewRun,
     OverLimit,
+    ParentNotMirrored,
     RemoteRun,
     RemoteRunVanished,
     RunRestored,
@@ -136,13 +137,14 @@ class OneRun:
 
     async def _known_limits(self) -> Limits:
         async with self._tools.engine.connect() as connection:
-            return Limits.of(self._settings, await overflow_queries.learned_limits(connection))
+            learned = await overflow_queries.learned_limits(connection, self._lease.link_id)
+        return Limits.of(self._settings, learned)
 
     async def _learn(self, error: OverLimit, page: Page) -> None:
         """Keep to a limit from now on, all runs alike; the page begins anew, and some of it may have arrived."""
         log.warning("the workspace's limit %r is %d: %s", error.name, error.limit, error)
         async with self._tools.engine.begin() as connection:
-            await overflow_queries.learn_limit(connection, error.name, error.limit)
+            await overflow_queries.learn_limit(connection, self._lease.link_id, error.name, error.limit)
         self._limits = await self._known_limits()
         self._uncertain_upto = max(self._uncertain_upto, page.upto)
 
@@ -185,8 +187,13 @@ class OneRun:
         return remote
 
     async def _parent(self, source: Source) -> str | None:
-        async with self._tools.engine.connect() as connection:
-            return await nested.remote_parent(connection, source.run_id, source.parent_run_id)
+        try:
+            async with self._tools.engine.connect() as connection:
+                return await nested.remote_parent(connection, source.run_id, source.parent_run_id)
+        except ParentNotMirrored:
+            async with self._tools.engine.begin() as connection:
+                await nested.hasten(connection, source.run_id, str(source.parent_run_id))
+            raise
 
     def _experiment_name(self, source: Source) -> str:
         longest = self._limits.experiment_name
@@ -197,7 +204,11 @@ class OneRun:
         remote_id = await self._target.ensure_experiment(name)
         async with self._tools.engine.begin() as connection:
             await queries.save_experiment(
-                connection, source.experiment_id, remote_experiment_id=remote_id, remote_name=name
+                connection,
+                source.experiment_id,
+                link_id=self._lease.link_id,
+                remote_experiment_id=remote_id,
+                remote_name=name,
             )
         return remote_id
 
@@ -313,13 +324,16 @@ class OneRun:
         state = replace(source.state, name=cut(source.state.name, self._limits.run_name))
         if source.info_seq <= self._lease.info_watermark or state == self._told:
             return
-        keep = self._settings.mirror_on_delete == "keep"
-        stage = LifecycleStage.ACTIVE if keep else state.stage
+        policy = self._settings.mirror_on_delete
+        is_deleted = state.stage is LifecycleStage.DELETED
+        stage = state.stage if policy == "delete" else LifecycleStage.ACTIVE
         if await self._target.update_run(remote, state) != stage:
             await self._target.set_stage(remote, stage)
-        if keep and state.stage is LifecycleStage.DELETED:
+        if policy == "archive" and (is_deleted or self._told is None):
+            await self._target.set_hidden(remote, is_deleted)
+        if policy == "keep" and is_deleted:
             await self._target.log_batch(remote, Batch(tags=(Tag(_STAGE_TAG, state.stage),)))
-        elif keep:
+        elif policy == "keep":
             await self._target.delete_tag(remote, _STAGE_TAG)
 
     async def _is_deleted(self, remote: RemoteRun) -> bool:
@@ -333,6 +347,8 @@ class OneRun:
         if not await self._is_deleted(remote):
             return False
         await self._target.set_stage(remote, LifecycleStage.ACTIVE)
+        if self._settings.mirror_on_delete == "archive":
+            await self._target.set_hidden(remote, False)
         return True
 
     async def _finish(self, connection: AsyncConnection, page: Page, sent: Sent, wait: timedelta | None) -> None:

@@ -56,11 +56,11 @@ _ADD = text("""
     _KINDS, _KEYS, bindparam("seqs", type_=ARRAY(Integer)), bindparam("reasons", type_=ARRAY(Text))
 )  # fmt: skip
 
-_LEARNED = text("SELECT name, value FROM mirror_limits")
+_LEARNED = text("SELECT name, value FROM mirror_limits WHERE link_id = :link_id")
 
 _LEARN = text("""
-    INSERT INTO mirror_limits (name, value) VALUES (:name, :value)
-    ON CONFLICT (name) DO UPDATE SET value = excluded.value, learned_at = now()
+    INSERT INTO mirror_limits (link_id, name, value) VALUES (:link_id, :name, :value)
+    ON CONFLICT (link_id, name) DO UPDATE SET value = excluded.value, learned_at = now()
     WHERE excluded.value < mirror_limits.value
 """)
 
@@ -132,13 +132,13 @@ async def record_refused(connection: AsyncConnection, run_id: UUID, added: Seque
     )
 
 
-async def learned_limits(connection: AsyncConnection) -> dict[str, int]:
-    return {row.name: row.value for row in await connection.execute(_LEARNED)}
+async def learned_limits(connection: AsyncConnection, link_id: int) -> dict[str, int]:
+    return {row.name: row.value for row in await connection.execute(_LEARNED, {"link_id": link_id})}
 
 
-async def learn_limit(connection: AsyncConnection, name: str, value: int) -> None:
-    """Remember a limit of the linked workspace; of two, the tighter."""
-    await connection.execute(_LEARN, {"name": name, "value": value})
+async def learn_limit(connection: AsyncConnection, link_id: int, name: str, value: int) -> None:
+    """Remember a limit of a linked workspace; of two, the tighter."""
+    await connection.execute(_LEARN, {"link_id": link_id, "name": name, "value": value})
 
 
 async def report(connection: AsyncConnection, run_id: UUID, most: int) -> Report:

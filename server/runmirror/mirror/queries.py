@@ -103,7 +103,7 @@ _SOURCE = text("""
         CAST(extract(epoch FROM now() - overflow_at) AS double precision) AS overflow_age_s, points, points_upto,
         (SELECT value FROM tags WHERE tags.run_id = runs.run_id AND key = 'mlflow.parentRunId') AS parent_run_id
     FROM runs JOIN mirrors USING (run_id) JOIN experiments USING (experiment_id)
-        LEFT JOIN mirrored_experiments USING (experiment_id)
+        LEFT JOIN mirrored_experiments USING (experiment_id, link_id)
     WHERE run_id = :run_id
 """).columns(points=JSONB)
 
@@ -169,9 +169,9 @@ _IS_SUPERSEDED = text("""
 """)
 
 _SAVE_EXPERIMENT = text("""
-    INSERT INTO mirrored_experiments (experiment_id, remote_experiment_id, remote_name)
-    VALUES (:experiment_id, :remote_experiment_id, :remote_name)
-    ON CONFLICT (experiment_id) DO NOTHING
+    INSERT INTO mirrored_experiments (experiment_id, link_id, remote_experiment_id, remote_name)
+    VALUES (:experiment_id, :link_id, :remote_experiment_id, :remote_name)
+    ON CONFLICT (experiment_id, link_id) DO NOTHING
 """)
 
 
@@ -224,10 +224,8 @@ async def is_superseded(connection: AsyncConnection, run_id: UUID, file: SourceF
 
 
 async def save_experiment(
-    connection: AsyncConnection, experiment_id: int, *, remote_experiment_id: str, remote_name: str
+    connection: AsyncConnection, experiment_id: int, *, link_id: int, remote_experiment_id: str, remote_name: str
 ) -> None:
     """Remember which experiment of the workspace is ours."""
-    await connection.execute(
-        _SAVE_EXPERIMENT,
-        {"experiment_id": experiment_id, "remote_experiment_id": remote_experiment_id, "remote_name": remote_name},
-    )
+    named = {"remote_experiment_id": remote_experiment_id, "remote_name": remote_name}
+    await connection.execute(_SAVE_EXPERIMENT, {"experiment_id": experiment_id, "link_id": link_id, **named})

@@ -3,26 +3,28 @@
     current ──write──▶ due ──claim──▶ leased ──finish──▶ current (or due: written meanwhile)
                         ▲               ├──postpone, release, or the lease expires──▶ due
                         └──replay── quarantined ◀──quarantine──┘
+    any ──told to stay out──▶ off ──told to come back──▶ due
 
-A run is due from its creation, linked or not: linking a workspace later finds the past in the queue. Whoever holds a
-lease names its token in every change; with the token gone to another, nothing changes and `LeaseLost` is raised. Only
-the database's clock is asked. Whoever changes rows of several tables does so in the order runs, mirrors, tags.
+A run is due from its creation, linked or not: linking a workspace later finds the past in the queue, where it waits
+behind live runs (`backfill`). Before a run can be claimed it is decided for which workspace, see
+`runmirror.mirror.destinations`: only that changes what is `unrouted`, and makes a run `off` or takes it back. Whoever
+holds a lease names its token in every change; with the token gone to another, nothing changes and `LeaseLost` is
+raised. Only the database's clock is asked. Whoever changes rows of several tables does so in the order runs, mirrors,
+tags.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import ARRAY, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-CHANNEL = "runmirror_due"
+from runmirror.mirror.own_tags import PORTAL_TAG, REMOTE_RUN_TAG, ROUTING_TAGS, STATUS_TAG
 
-STATUS_TAG = "runmirror.status"
-REMOTE_RUN_TAG = "runmirror.azureml.run_id"
-PORTAL_TAG = "runmirror.azureml.portal_url"
+CHANNEL = "runmirror_due"
 
 
 class LeaseLost(Exception):
@@ -41,63 +43,135 @@ class Lease:
     attempt: int
     remote_experiment_id: str | None
     remote_run_id: str | None
+    link_id: int
+    backfill: bool
 
 
 _CREATE = text("INSERT INTO mirrors (run_id) VALUES (:run_id)")
 
+# A run of the past that is written is a live one again. A pause after a failure is not cut short.
+_WAKE = """
+    SET state = CASE WHEN state = 'current' THEN 'due' ELSE state END, backfill = false, waiting = false,
+        due_at = CASE WHEN waiting THEN now() ELSE GREATEST(due_at, now()) END,
+        behind_since = CASE WHEN state = 'current' THEN now() ELSE behind_since END
+"""
+_SLEEPS = "(state = 'current' OR (state = 'due' AND waiting) OR backfill)"
+
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
     WITH woken AS (
-        UPDATE mirrors SET state = 'due', waiting = false, due_at = now(), behind_since = COALESCE(behind_since, now())
-        WHERE run_id = :run_id AND (state = 'current' OR (state = 'due' AND waiting))
-        RETURNING run_id),
+        UPDATE mirrors {_WAKE} WHERE run_id = :run_id AND {_SLEEPS} RETURNING run_id, state),
     shown AS (
         UPDATE tags SET value = 'pending' FROM woken
-        WHERE tags.run_id = woken.run_id AND tags.key = '{STATUS_TAG}' AND tags.seq = 0)
+        WHERE tags.run_id = woken.run_id AND woken.state = 'due' AND tags.key = '{STATUS_TAG}' AND tags.seq = 0)
     SELECT pg_notify('{CHANNEL}', '') FROM woken
 """)  # noqa: S608 - constants of ours
 
 _MARK_EXPERIMENT_BEHIND = text(f"""
     WITH woken AS (
-        UPDATE mirrors m
-        SET state = 'due', waiting = false, due_at = now(), behind_since = COALESCE(behind_since, now())
-        FROM runs r
-        WHERE r.experiment_id = :experiment_id AND m.run_id = r.run_id
-            AND (m.state = 'current' OR (m.state = 'due' AND m.waiting))
-        RETURNING m.run_id),
+        UPDATE mirrors {_WAKE}
+        WHERE run_id IN (SELECT run_id FROM runs WHERE experiment_id = :experiment_id) AND {_SLEEPS}
+        RETURNING run_id, state),
     shown AS (
         UPDATE tags SET value = 'pending' FROM woken
-        WHERE tags.run_id = woken.run_id AND tags.key = '{STATUS_TAG}' AND tags.seq = 0)
+        WHERE tags.run_id = woken.run_id AND woken.state = 'due' AND tags.key = '{STATUS_TAG}' AND tags.seq = 0)
     SELECT pg_notify('{CHANNEL}', '') FROM woken LIMIT 1
+""")  # noqa: S608
+
+_MARK_UNROUTED = text(f"""
+    WITH marked AS (UPDATE mirrors SET unrouted = 'live' WHERE run_id = :run_id RETURNING run_id)
+    SELECT pg_notify('{CHANNEL}', '') FROM marked
+""")  # noqa: S608
+
+# A run that is to be decided as a live one stays so.
+_MARK_EXPERIMENT_UNROUTED = text(f"""
+    WITH marked AS (
+        UPDATE mirrors SET unrouted = COALESCE(unrouted, 'past')
+        WHERE run_id IN (SELECT run_id FROM runs WHERE experiment_id = :experiment_id) RETURNING run_id)
+    SELECT pg_notify('{CHANNEL}', '') FROM marked LIMIT 1
 """)  # noqa: S608
 
 _NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', '')")
 
+_LEASED = """
+    state = 'leased', waiting = false, lease_token = gen_random_uuid(),
+    lease_expires_at = now() + CAST(:ttl AS interval)
+"""
+_LEASE = """
+    mirrors.run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id,
+    mirrors.link_id, backfill
+"""
+_OF_LINK = "link_id = (SELECT link_id FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))"
+
 # What a crashed worker held comes first. It waits out `settle` as well: its last request may still be taking effect.
-# A worker that serves another workspace than the linked one finds nothing.
-_CLAIM = text("""
+# A worker that serves a workspace which is not linked any more finds nothing.
+_CLAIM = text(f"""
     WITH expired AS (
         SELECT run_id FROM mirrors
-        WHERE state = 'leased' AND lease_expires_at <= now() - CAST(:settle AS interval)
+        WHERE state = 'leased' AND lease_expires_at <= now() - CAST(:settle AS interval) AND unrouted IS NULL
+            AND {_OF_LINK}
         ORDER BY lease_expires_at LIMIT :most
         FOR UPDATE SKIP LOCKED),
     due AS (
         SELECT run_id FROM mirrors
-        WHERE state = 'due' AND due_at <= now() - CAST(:debounce AS interval)
+        WHERE state = 'due' AND NOT backfill AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL
+            AND {_OF_LINK}
         ORDER BY due_at LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
         FOR UPDATE SKIP LOCKED)
-    UPDATE mirrors
-    SET state = 'leased', waiting = false, lease_token = gen_random_uuid(),
-        lease_expires_at = now() + CAST(:ttl AS interval)
+    UPDATE mirrors SET {_LEASED}
     WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM due)
-        AND EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))
-    RETURNING run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id
-""")
+    RETURNING {_LEASE}
+""")  # noqa: S608
+
+# The past takes what live runs leave, at the pace of the whole workspace: `backfill_at` runs after the clock, a step
+# for each run, and is never behind it by more than a second (or a step). Whoever finds the link locked leaves the past
+# to another.
+_CLAIM_PAST = text(f"""
+    WITH pace AS (
+        SELECT link_id, since, GREATEST(
+            LEAST(CAST(:most AS bigint), CAST(floor(extract(epoch FROM now() - since) / :step + 0.001) AS bigint)), 0
+        ) AS most
+        FROM (
+            SELECT link_id, GREATEST(
+                backfill_at, now() - make_interval(secs => GREATEST(CAST(:step AS double precision), 1))) AS since
+            FROM mirror_links
+            WHERE lower(workspace_id) = lower(:workspace_id) AND EXISTS (
+                SELECT FROM mirrors
+                WHERE mirrors.link_id = mirror_links.link_id AND state = 'due' AND backfill AND due_at <= now())
+            FOR UPDATE SKIP LOCKED) AS link),
+    past AS (
+        SELECT run_id FROM mirrors
+        WHERE state = 'due' AND backfill AND due_at <= now() AND unrouted IS NULL
+            AND link_id = (SELECT link_id FROM pace)
+        ORDER BY due_at, run_id LIMIT (SELECT most FROM pace)
+        FOR UPDATE SKIP LOCKED),
+    stepped AS (
+        UPDATE mirror_links
+        SET backfill_at = since + make_interval(secs => :step * (SELECT count(*) FROM past))
+        FROM pace WHERE mirror_links.link_id = pace.link_id AND EXISTS (SELECT FROM past))
+    UPDATE mirrors SET {_LEASED} WHERE run_id IN (SELECT run_id FROM past) RETURNING {_LEASE}
+""")  # noqa: S608
+
+_LOST = text("""
+    SELECT held.run_id FROM unnest(:run_ids, :tokens) AS held (run_id, token)
+    WHERE NOT EXISTS (
+        SELECT FROM mirrors
+        WHERE run_id = held.run_id AND lease_token = held.token AND state = 'leased' AND unrouted IS NULL)
+""").bindparams(bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("tokens", type_=ARRAY(Uuid)))
 
 _NEXT = text("""
-    SELECT extract(epoch FROM LEAST(
-        (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors WHERE state = 'due'),
-        (SELECT min(lease_expires_at) + CAST(:settle AS interval) FROM mirrors WHERE state = 'leased')) - now())
+    SELECT extract(epoch FROM min(LEAST(
+        (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors
+         WHERE state = 'due' AND NOT backfill AND mirrors.link_id = link.link_id AND unrouted IS NULL),
+        (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors WHERE state = 'due' AND unrouted IS NOT NULL),
+        (SELECT min(lease_expires_at) + CAST(:settle AS interval) FROM mirrors
+         WHERE state = 'leased' AND mirrors.link_id = link.link_id),
+        CASE WHEN CAST(:step AS double precision) IS NOT NULL THEN (
+            SELECT GREATEST(due_at, link.backfill_at + make_interval(secs => :step)) FROM mirrors
+            WHERE state = 'due' AND backfill AND mirrors.link_id = link.link_id AND unrouted IS NULL
+            ORDER BY due_at LIMIT 1) END)) - now())
+    FROM mirror_links AS link
+    WHERE CAST(:workspace_id AS text) IS NULL OR lower(workspace_id) = lower(CAST(:workspace_id AS text))
 """)
 
 _LOCK_RUN = text("SELECT seq FROM runs WHERE run_id = :run_id FOR NO KEY UPDATE")
@@ -110,12 +184,13 @@ _SET_TAGS = text("""
 """)
 
 
-def _fenced(changes: str) -> TextClause:
+def _fenced(changes: str, *, fence: str = "state = 'leased' AND unrouted IS NULL") -> TextClause:
+    """A run that was told to stay out, or to go elsewhere, is not worked on until that is decided."""
     return text(f"""
         UPDATE mirrors SET {changes}
-        WHERE run_id = :run_id AND lease_token = :token AND state = 'leased'
+        WHERE run_id = :run_id AND lease_token = :token AND {fence}
         RETURNING state
-    """)  # noqa: S608 - `changes` are constants of this module
+    """)  # noqa: S608 - both are constants of this module
 
 
 _LET_GO = "lease_token = NULL, lease_expires_at = NULL"
@@ -140,10 +215,16 @@ _FINISH = _fenced(f"""
     watermark = :watermark, info_watermark = :info_watermark, sent_upto = :watermark, attempt = 0, last_error = NULL,
     last_error_at = NULL, state = CASE WHEN :current THEN 'current' ELSE 'due' END,
     waiting = :waiting, due_at = now() + CAST(:wait AS interval), partial = :partial,
-    behind_since = CASE WHEN :current THEN NULL ELSE behind_since END,
+    behind_since = CASE WHEN :current THEN NULL ELSE behind_since END, backfill = backfill AND NOT :current,
     mirrored_at = CASE WHEN :current THEN now() ELSE mirrored_at END, {_LET_GO}
 """)
-_RELEASE = _fenced(f"state = 'due', due_at = now() + CAST(:wait AS interval), {_FAILED}, {_LET_GO}")
+# Letting go is always possible: of a run that is off by now as well.
+_RELEASE = _fenced(
+    f"""
+    state = CASE WHEN state = 'leased' THEN 'due' ELSE state END, due_at = now() + CAST(:wait AS interval), {_FAILED},
+    {_LET_GO}""",
+    fence="state IN ('leased', 'off')",
+)
 _POSTPONE = _fenced(
     f"state = 'due', due_at = now() + CAST(:wait AS interval), attempt = attempt + 1, {_FAILED}, {_LET_GO}"
 )
@@ -166,6 +247,20 @@ async def mark_experiment_behind(connection: AsyncConnection, experiment_id: int
     await connection.execute(_MARK_EXPERIMENT_BEHIND, {"experiment_id": experiment_id})
 
 
+async def mark_unrouted(connection: AsyncConnection, run_id: UUID, tags: Iterable[str]) -> None:
+    """Before the run's `tags` change, under its lock: if they say where it goes, that is decided anew."""
+    if not ROUTING_TAGS.isdisjoint(tags):
+        await connection.execute(_MARK_UNROUTED, {"run_id": run_id})
+
+
+async def mark_experiment_unrouted(
+    connection: AsyncConnection, experiment_id: int, tags: Iterable[str] = ROUTING_TAGS
+) -> None:
+    """`mark_unrouted` for all runs of an experiment, whose row the caller has locked."""
+    if not ROUTING_TAGS.isdisjoint(tags):
+        await connection.execute(_MARK_EXPERIMENT_UNROUTED, {"experiment_id": experiment_id})
+
+
 async def claim(
     connection: AsyncConnection,
     *,
@@ -174,18 +269,42 @@ async def claim(
     ttl: timedelta,
     debounce: timedelta,
     settle: timedelta,
+    backfill_rate: float = 10,
+    most_past: int | None = None,
 ) -> list[Lease]:
-    """Lease up to `most` runs that nobody holds, the longest waiting first; writes younger than `debounce` wait."""
-    rows = await connection.execute(
-        _CLAIM, {"workspace_id": workspace_id, "most": most, "ttl": ttl, "debounce": debounce, "settle": settle}
-    )
-    return [Lease(*row) for row in rows]
+    """Lease up to `most` runs that nobody holds, the longest waiting first; writes younger than `debounce` wait.
+
+    Runs of the past take what live ones leave, `most_past` at most and no more than `backfill_rate` a second.
+    """
+    ours = {"workspace_id": workspace_id, "ttl": ttl}
+    rows = await connection.execute(_CLAIM, {**ours, "most": most, "debounce": debounce, "settle": settle})
+    leases = [Lease(*row) for row in rows]
+    room = most - len(leases) if most_past is None else min(most - len(leases), most_past)
+    if room > 0 and backfill_rate > 0:
+        past = await connection.execute(_CLAIM_PAST, {**ours, "most": room, "step": 1 / backfill_rate})
+        leases += [Lease(*row) for row in past]
+    return leases
 
 
-async def seconds_to_next(connection: AsyncConnection, *, debounce: timedelta, settle: timedelta) -> float | None:
-    """How long until `claim` can find something; None when nothing waits."""
-    seconds = await connection.scalar(_NEXT, {"debounce": debounce, "settle": settle})
+async def seconds_to_next(
+    connection: AsyncConnection,
+    *,
+    debounce: timedelta,
+    settle: timedelta,
+    workspace_id: str | None = None,
+    backfill_rate: float = 10,
+) -> float | None:
+    """How long until `claim` can find something, for one workspace or for any; None when nothing waits."""
+    step = 1 / backfill_rate if backfill_rate > 0 else None
+    wanted = {"debounce": debounce, "settle": settle, "workspace_id": workspace_id, "step": step}
+    seconds = await connection.scalar(_NEXT, wanted)
     return None if seconds is None else float(seconds)
+
+
+async def lost(connection: AsyncConnection, leases: Sequence[Lease]) -> set[UUID]:
+    """The runs of leases that passed to another, or that nobody may hold."""
+    held = {"run_ids": [lease.run_id for lease in leases], "tokens": [lease.token for lease in leases]}
+    return set(await connection.scalars(_LOST, held))
 
 
 async def renew(connection: AsyncConnection, lease: Lease, ttl: timedelta) -> None:

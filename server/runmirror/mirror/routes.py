@@ -1,6 +1,6 @@
 """HTTP of this slice: how the mirror is doing, as a whole and for one run."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from runmirror.db import ReadConnection
 from runmirror.errors import RunNotFound
@@ -8,6 +8,7 @@ from runmirror.mirror import overflow_queries, status
 from runmirror.mirror.wire import MirrorStatusAnswer, RunMirrorAnswer
 from runmirror.routing import Permission, route
 from runmirror.runs.writes import parse_run_id
+from runmirror.settings import Settings
 
 router = APIRouter(tags=["mirror"])
 
@@ -15,9 +16,10 @@ _MOST_LISTED = 1000
 
 
 @route(router, "GET", "/api/runmirror/v1/mirror", permission=Permission.READ)
-async def get_mirror(connection: ReadConnection) -> MirrorStatusAnswer:
-    """The linked workspace, how far behind the mirror is, and what is wrong if something is."""
-    return MirrorStatusAnswer.of(await status.mirror_status(connection))
+async def get_mirror(request: Request, connection: ReadConnection) -> MirrorStatusAnswer:
+    """The linked workspaces, how far behind the mirror is, and what is wrong if something is."""
+    settings: Settings = request.app.state.settings
+    return MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
 
 
 @route(router, "GET", "/api/runmirror/v1/runs/{run_id}/mirror", permission=Permission.READ)

@@ -143,6 +143,10 @@ class Target(Protocol):
 
     async def set_stage(self, run: RemoteRun, stage: LifecycleStage) -> None: ...
 
+    async def set_hidden(self, run: RemoteRun, is_hidden: bool) -> None:
+        """Archive a run, or bring it back: it stays where it is, but lists leave it out."""
+        ...
+
     async def log_batch(self, run: RemoteRun, batch: Batch) -> None:
         """One request, of which nothing is kept when it is refused; `OverLimit` if the target says why."""
         ...

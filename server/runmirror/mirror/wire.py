@@ -5,12 +5,60 @@ from typing import Self
 
 from runmirror.mirror.overflow import PATH, Overflowing
 from runmirror.mirror.overflow_queries import Report
-from runmirror.mirror.status import MirrorStatus, RunMirrorStatus
+from runmirror.mirror.status import MirrorStatus, RunMirrorStatus, WorkspaceStatus
 from runmirror.wire import Wire
 
 
+class WorkspaceAnswer(Wire):
+    """One linked workspace. `backfill_seconds`: so long at least until its past is mirrored; null while paused."""
+
+    name: str
+    state: str
+    workspace_id: str
+    portal_url: str | None = None
+    experiments: list[str]
+    is_default: bool
+    linked_at: datetime
+    last_contact_at: datetime | None = None
+    last_error: str | None = None
+    last_error_at: datetime | None = None
+    runs_behind: int
+    runs_quarantined: int
+    runs_partial: int
+    learned_limits: dict[str, int]
+    lag_seconds: float | None = None
+    backfill_runs: int
+    backfill_seconds: float | None = None
+
+    @classmethod
+    def of(cls, status: WorkspaceStatus) -> Self:
+        return cls(
+            name=status.name,
+            state=status.state,
+            workspace_id=status.workspace_id,
+            portal_url=status.portal_base,
+            experiments=list(status.experiments),
+            is_default=status.is_default,
+            linked_at=status.linked_at,
+            last_contact_at=status.last_contact_at,
+            last_error=status.last_error,
+            last_error_at=status.last_error_at,
+            runs_behind=status.runs_behind,
+            runs_quarantined=status.runs_quarantined,
+            runs_partial=status.runs_partial,
+            learned_limits=status.learned_limits,
+            lag_seconds=status.lag_s,
+            backfill_runs=status.backfill_runs,
+            backfill_seconds=status.backfill_s,
+        )
+
+
 class MirrorStatusAnswer(Wire):
-    """`state` is `not_linked`, `ok` or `outage`; times are UTC; rates are means over the last five minutes."""
+    """`state` is `not_linked`, `ok` or `outage`; times are UTC; rates are means over the last five minutes.
+
+    Counts are of all workspaces together, what describes a workspace is of the default one; `workspaces` tells of each.
+    `runs_unrouted` are behind and have no workspace to go to; `runs_off` were told to stay out.
+    """
 
     state: str
     workspace_id: str | None = None
@@ -22,11 +70,14 @@ class MirrorStatusAnswer(Wire):
     runs_behind: int
     runs_quarantined: int
     runs_partial: int
+    runs_off: int
+    runs_unrouted: int
     learned_limits: dict[str, int]
     lag_seconds: float | None = None
     points_per_second: float
     bytes_per_second: float
     runs_per_minute: float
+    workspaces: list[WorkspaceAnswer]
 
     @classmethod
     def of(cls, status: MirrorStatus) -> Self:
@@ -41,11 +92,14 @@ class MirrorStatusAnswer(Wire):
             runs_behind=status.runs_behind,
             runs_quarantined=status.runs_quarantined,
             runs_partial=status.runs_partial,
+            runs_off=status.runs_off,
+            runs_unrouted=status.runs_unrouted,
             learned_limits=status.learned_limits,
             lag_seconds=status.lag_s,
             points_per_second=status.points_per_s,
             bytes_per_second=status.bytes_per_s,
             runs_per_minute=status.runs_per_minute,
+            workspaces=[WorkspaceAnswer.of(workspace) for workspace in status.workspaces],
         )
 
 
@@ -76,7 +130,9 @@ class OverflowAnswer(Wire):
 
 
 class RunMirrorAnswer(Wire):
-    """`state` is `current`, `due`, `leased` or `quarantined`; `watermark` of `seq` writes are in the workspace.
+    """`state` is `current`, `due`, `leased`, `quarantined` or `off`; `watermark` of `seq` writes are in the workspace.
+
+    `workspace` is the name of the link that it goes to; `backfill`: it waits behind live runs.
 
     `overflow` is there when the workspace holds the run only in part (`partial`).
     """
@@ -95,6 +151,8 @@ class RunMirrorAnswer(Wire):
     last_error: str | None = None
     last_error_at: datetime | None = None
     partial: bool
+    workspace: str | None = None
+    backfill: bool
     overflow: OverflowAnswer | None = None
 
     @classmethod
@@ -114,6 +172,8 @@ class RunMirrorAnswer(Wire):
             last_error=status.last_error,
             last_error_at=status.last_error_at,
             partial=status.partial,
+            workspace=status.workspace,
+            backfill=status.backfill,
             overflow=None
             if report is None
             else OverflowAnswer(

@@ -1,15 +1,12 @@
-"""The loop: lease runs that are due, mirror them side by side, settle what went wrong, stop in good order."""
+"""The process that mirrors: a lane for each linked workspace, and the loop that decides which runs go to which."""
 
 import asyncio
 import logging
-import random
 import signal
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.artifacts import pending
@@ -18,25 +15,16 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
+from runmirror.mirror import destinations, link_queries, queue, throughput
 from runmirror.mirror import link as links
-from runmirror.mirror import queue, status, throughput
-from runmirror.mirror.keeper import Keeper, clock_s
-from runmirror.mirror.link import Link
-from runmirror.mirror.one_run import OneRun, Tools
-from runmirror.mirror.outage import Outage
-from runmirror.mirror.queue import Lease, LeaseLost
-from runmirror.mirror.retry import Pause, Postpone, Quarantine, Release, decide, describe
-from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected
+from runmirror.mirror.keeper import clock_s
+from runmirror.mirror.lane import DATABASE_WAIT_S, Lane, OpenTarget
+from runmirror.mirror.one_run import Tools
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OpenTarget = Callable[[Settings, Link], Awaitable[tuple[Target, Link]]]
-
 _NOW = timedelta(0)
-_MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours: Postgres is there and refuses
-_DATABASE_WAIT_S = 1.0
-_CONTACT_EVERY_S = 5.0
 _FORGET_EVERY_S = 3600.0
 
 
@@ -53,16 +41,10 @@ class Worker:
         self._open_target = open_target
         self._debounce = settings.mirror_debounce
         self._tools = Tools(settings, engine, store, self.worker_id, lambda: self._stopping)
-        self._target: Target | None = None
-        self._link: Link | None = None
-        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._lanes: dict[int, Lane] = {}
         self._wake = asyncio.Event()
         self._stopping = False
-        # Leases that could not be given back because Postgres was away.
-        self._unreleased: list[Lease] = []
-        self._outage = Outage()
-        self._run_outages: dict[UUID, int] = {}  # failures of the workspace in a row that each run met
-        self._contact_noted_at = float("-inf")
+        self._draining = False
         self._forgot_at = float("-inf")
         self._adopted = False
 
@@ -88,35 +70,36 @@ class Worker:
     async def drain(self, *, timeout_s: float = 60.0) -> None:
         """Mirror until nothing is due, without gathering writes first; for tests and one-off commands.
 
-        Raises `TimeoutError`. Runs that were set aside stay so; without a linked workspace there is nothing to do.
+        Raises `TimeoutError`. Runs that were set aside or are off stay so; without a linked workspace there is nothing
+        to do, nor for runs that no route leads anywhere.
         """
-        self._debounce = _NOW
+        self._debounce, self._draining = _NOW, True
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     delay = await self._step_or_wait()
-                    if not self._running and await self._is_done():
+                    if not any(lane.running for lane in self._lanes.values()) and await self._is_done():
                         return
                     await self._wait(delay)
         finally:
             await self._wind_up()
 
     async def _is_done(self) -> bool:
+        rate = self._settings.mirror_backfill_rate
         async with self._engine.connect() as connection:
-            if await links.read_link(connection) is None:
-                return True
-            return await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW) is None
+            seconds = await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate)
+        return seconds is None
 
     async def _step_or_wait(self) -> float:
         try:
             return await self._step()
         except DATABASE_ERRORS as error:
             log.warning("Postgres cannot be reached: %s", type(error).__name__)
-            return _DATABASE_WAIT_S
+            return DATABASE_WAIT_S
         except Exception as error:
             # A mistake of ours must not end the worker: it would be the end of mirroring.
             log.exception("unexpected %s in the worker", type(error).__name__)
-            return _DATABASE_WAIT_S
+            return DATABASE_WAIT_S
 
     async def _wait(self, delay_s: float) -> None:
         with suppress(TimeoutError):
@@ -124,217 +107,41 @@ class Worker:
         self._wake.clear()
 
     async def _step(self) -> float:
-        """Start what can be started; how long to wait, unless woken, before looking again."""
-        poll_s = self._settings.mirror_poll.total_seconds()
-        await self._give_back()
-        if self._outage.pause_s > 0:
-            return self._outage.pause_s
-        target = await self._linked_target()
-        if target is None or self._link is None:
-            return self._outage.pause_s or poll_s
-        # After an outage one run goes first: if it fails, only one request was wasted.
-        room = (1 if self._outage else self._settings.mirror_concurrency) - len(self._running)
-        if room <= 0:
-            return poll_s
-        asked_at = clock_s()
-        async with self._engine.begin() as connection:
-            leases = await queue.claim(
-                connection,
-                workspace_id=self._link.workspace_id,
-                most=room,
-                ttl=self._settings.mirror_lease,
-                debounce=self._debounce,
-                settle=self._settings.mirror_settle,
-            )
-        for lease in leases:
-            task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
-            self._running[lease.run_id] = task
-        if len(leases) == room:
-            return poll_s
-        if self._outage and not self._running:
-            await self._probe(target)
-            return self._outage.pause_s
-        async with self._engine.begin() as connection:
-            if clock_s() - self._forgot_at > _FORGET_EVERY_S:
-                self._forgot_at = clock_s()
-                await throughput.forget_old(connection)
-            seconds = await queue.seconds_to_next(
-                connection, debounce=self._debounce, settle=self._settings.mirror_settle
-            )
-        return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
-
-    async def _linked_target(self) -> Target | None:
-        """The linked workspace, opened anew when another one is linked; None when none is, or during an outage."""
+        """Decide where marked runs go, have a lane for each link, and wake them all; how long to wait after that."""
         async with self._engine.begin() as connection:
             if not self._adopted:
                 await links.adopt_settings(connection, self._settings)
-                self._adopted = True
-            linked = await links.read_link(connection)
-        if linked is None or (self._link is not None and linked.workspace_id != self._link.workspace_id):
-            await self._close_target()
-        if linked is None or self._target is not None:
-            return self._target
-        try:
-            self._target, self._link = await self._open_target(self._settings, linked)
-            await self._target.probe()
-        except TargetError as error:
-            await self._close_target()
-            self._link = linked
-            await self._note_outage(error)
-            return None
+            linked = await link_queries.read_links(connection)
+        self._adopted = True
+        for gone in self._lanes.keys() - {link.link_id for link in linked}:
+            await self._lanes.pop(gone).abandon()
         async with self._engine.begin() as connection:
-            await links.save_resolution(connection, self._link)
-        log.info("mirroring to %s", self._link.workspace_id)
-        await self._note_contact(clock_s())
-        return self._target
+            routed = await destinations.route(connection, settle=self._settings.mirror_settle)
+        for lane in self._lanes.values():
+            await lane.drop_lost()
+        for link in linked:
+            if link.link_id not in self._lanes:
+                self._lanes[link.link_id] = Lane(
+                    self._tools, self._open_target, link, debounce=self._debounce, changed=self._lane_changed
+                )
+            self._lanes[link.link_id].wake()
+        if clock_s() - self._forgot_at > _FORGET_EVERY_S:
+            self._forgot_at = clock_s()
+            async with self._engine.begin() as connection:
+                await throughput.forget_old(connection)
+        return 0 if routed == destinations.BATCH else self._settings.mirror_poll.total_seconds()
 
-    async def _mirror(self, target: Target, lease: Lease, asked_at: float) -> None:
-        """One lease from claim to its end, whatever happens."""
-        try:
-            async with Keeper(self._engine, lease, self._settings, asked_at=asked_at) as keeper:
-                await OneRun(self._tools, target, keeper, lease).mirror()
-        except LeaseLost:
-            # Usually somebody else has the run by now; if only the database was slow it is ours still.
-            log.info("run %s: the lease is lost", lease.run_id.hex)
-            self._unreleased.append(lease)
-        except asyncio.CancelledError:
-            self._unreleased.append(lease)
-            raise
-        except _MISTAKES as error:
-            log.exception("run %s could not be mirrored", lease.run_id.hex)
-            await self._failed(target, lease, error)
-        except DATABASE_ERRORS as error:
-            log.warning("run %s: Postgres cannot be reached: %s", lease.run_id.hex, type(error).__name__)
-            self._unreleased.append(lease)
-        except Exception as error:
-            if not isinstance(error, TargetError):
-                log.exception("run %s could not be mirrored", lease.run_id.hex)
-            await self._failed(target, lease, error)
-        else:
-            self._run_outages.pop(lease.run_id, None)
-            await self._note_contact(asked_at)
-        finally:
-            del self._running[lease.run_id]
+    def _lane_changed(self) -> None:
+        """A lane looks after itself; only who waits for all of them to be done wants to know."""
+        if self._draining:
             self._wake.set()
-
-    async def _failed(self, target: Target, lease: Lease, error: Exception) -> None:
-        if isinstance(error, TargetRejected):
-            # A refusal is the run's own fault only if the workspace is in its place and lets us in.
-            asked_at = clock_s()
-            try:
-                await target.probe()
-            except TargetOutage as outage:
-                error = outage
-            else:
-                await self._note_contact(asked_at)
-        run_outages = self._run_outages.get(lease.run_id, 0)
-        decision = decide(
-            error,
-            attempt=lease.attempt,
-            outages=self._outage.failures,
-            run_outages=run_outages,
-            jitter=random.random(),  # noqa: S311 - spreads load, hides nothing
-            settings=self._settings,
-        )
-        if isinstance(decision, Pause | Release):
-            self._run_outages[lease.run_id] = run_outages + 1
-        else:
-            self._run_outages.pop(lease.run_id, None)
-        await self._settle(lease, decision, error)
-        if isinstance(decision, Pause):
-            await self._pause(error, decision.wait)
-
-    async def _settle(self, lease: Lease, decision: Quarantine | Postpone | Release | Pause, error: Exception) -> None:
-        """Write the decision down; if Postgres is away the lease is given back later, or expires."""
-        told = describe(error)
-        log.warning("run %s: %s: %s", lease.run_id.hex, type(decision).__name__.lower(), told)
-        try:
-            async with self._engine.begin() as connection:
-                match decision:
-                    case Quarantine(reason):
-                        await queue.quarantine(connection, lease, reason=reason)
-                    case Postpone(wait):
-                        await queue.postpone(connection, lease, wait=wait, error=told)
-                    case Release(wait) | Pause(run_wait=wait):
-                        await queue.release(connection, lease, wait=wait, error=told)
-        except LeaseLost:
-            log.info("run %s: the lease is lost", lease.run_id.hex)
-        except DATABASE_ERRORS:
-            self._unreleased.append(lease)
-
-    async def _give_back(self) -> None:
-        """Release what could not be released when it should have been."""
-        while self._unreleased:
-            lease = self._unreleased[-1]
-            with suppress(LeaseLost):
-                async with self._engine.begin() as connection:
-                    # What was under way may still take effect: the next attempt reads back what arrived.
-                    await queue.release(connection, lease, wait=self._settings.mirror_settle)
-            self._unreleased.pop()
-
-    async def _note_outage(self, error: TargetError) -> None:
-        """The workspace failed without a run being involved."""
-        outage = error if isinstance(error, TargetOutage) else TargetOutage(str(error))
-        jitter = random.random()  # noqa: S311
-        failures = self._outage.failures
-        decision = decide(
-            outage, attempt=0, outages=failures, run_outages=0, jitter=jitter, settings=self._settings
-        )  # fmt: skip
-        await self._pause(outage, decision.wait if isinstance(decision, Pause) else self._settings.mirror_backoff_max)
-
-    async def _pause(self, error: Exception, wait: timedelta) -> None:
-        """Stop trying for a while, and say why where operators look."""
-        if not self._outage.failed(wait):
-            return
-        log.warning("the workspace cannot be used; next attempt in %.1f s: %s", wait.total_seconds(), describe(error))
-        with suppress(*DATABASE_ERRORS):
-            async with self._engine.begin() as connection:
-                await status.note_outage(connection, describe(error))
-
-    async def _probe(self, target: Target) -> None:
-        """Ask whether the outage is over when no run is there to find out."""
-        asked_at = clock_s()
-        try:
-            await target.probe()
-        except TargetError as error:
-            await self._note_outage(error)
-        else:
-            await self._note_contact(asked_at)
-
-    async def _note_contact(self, asked_at: float) -> None:
-        """The workspace answered what was begun at `asked_at`."""
-        if self._outage.answered(asked_at):
-            log.info("the workspace answers again")
-        elif self._outage or clock_s() - self._contact_noted_at < _CONTACT_EVERY_S:
-            return
-        with suppress(*DATABASE_ERRORS):
-            async with self._engine.begin() as connection:
-                await status.note_contact(connection)
-            self._contact_noted_at = clock_s()
-
-    async def _close_target(self) -> None:
-        """Let go of a workspace; runs under way are fenced off by the relinking itself."""
-        target, self._target, self._link = self._target, None, None
-        if target is not None:
-            await self._cancel_running()
-            await target.close()
-
-    async def _cancel_running(self) -> None:
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wind_up(self) -> None:
         """Finish the pages in hand within one request's time, give everything back, close."""
         self._stopping = True
-        if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=self._settings.mirror_timeout.total_seconds())
-        await self._cancel_running()
-        with suppress(*DATABASE_ERRORS):
-            await self._give_back()
-        await self._close_target()
-        self._stopping = False
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+        self._lanes.clear()
+        self._stopping, self._draining = False, False
 
 
 async def run_worker(settings: Settings, database_url: str) -> None:

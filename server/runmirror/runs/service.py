@@ -83,6 +83,7 @@ async def log_batch(connection: AsyncConnection, run_id: str, batch: Batch) -> N
 
 async def delete_tag(connection: AsyncConnection, run_id: str, key: str) -> None:
     write = await writes.begin(connection, run_id)
+    await queue.mark_unrouted(connection, write.run_id, (key,))
     if not await batch_queries.delete_tag(connection, write.run_id, write.seq, key):
         raise DoesNotExist(f"No tag with name: {key} in run with id {write.run_id.hex}")
 
@@ -97,6 +98,7 @@ async def _write(connection: AsyncConnection, run_id: str, batch: Batch) -> None
             await record_model_metrics(connection, write.run_id, of_models)
     # Of a repeated key the last one counts; an empty name leaves the run the one it has.
     if tags := {tag.key: tag.value for tag in batch.tags if tag != NO_NAME}:
+        await queue.mark_unrouted(connection, write.run_id, tags)
         await batch_queries.set_tags(connection, write.run_id, write.seq, tags)
         if name := tags.get(RUN_NAME_TAG):
             await queries.update_info(connection, write.run_id, write.seq, name=name)

@@ -1,7 +1,19 @@
 """How far each run is copied into the workspace. The states are drawn in `runmirror.mirror.queue`."""
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, DateTime, Index, Integer, Table, Text, text
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from runmirror.tables.base import metadata
 
@@ -33,8 +45,15 @@ mirrors = Table(
     Column("overflow_at", DateTime(timezone=True)),
     Column("points", JSONB, nullable=False, server_default="{}"),  # {metric: points meant for the target itself}
     Column("points_upto", Integer, nullable=False, server_default="0"),  # up to which write `points` has counted
-    CheckConstraint("state IN ('current', 'due', 'leased', 'quarantined')", name="state"),
-    Index("ix_mirrors_due_at", "due_at", postgresql_where=text("state = 'due'")),
+    Column("link_id", Integer),  # the workspace of this row's watermarks; NULL: of none yet
+    Column("unrouted", Text, server_default="live"),  # not NULL: its workspace is to be decided, see destinations.py
+    Column("backfill", Boolean, nullable=False, server_default="false"),  # of the past: it waits behind live runs
+    CheckConstraint("state IN ('current', 'due', 'leased', 'quarantined', 'off')", name="state"),
+    CheckConstraint("unrouted IN ('live', 'past')", name="unrouted"),
+    Index("ix_mirrors_live", "link_id", "due_at", postgresql_where=text("state = 'due' AND NOT backfill")),
+    Index("ix_mirrors_past", "link_id", "due_at", "run_id", postgresql_where=text("state = 'due' AND backfill")),
+    Index("ix_mirrors_unrouted", "unrouted", "due_at", postgresql_where=text("unrouted IS NOT NULL")),
+    Index("ix_mirrors_off", "run_id", postgresql_where=text("state = 'off'")),
     Index("ix_mirrors_lease_expires_at", "lease_expires_at", postgresql_where=text("state = 'leased'")),
     Index("ix_mirrors_partial", "run_id", postgresql_where=text("partial")),
     Index("ix_mirrors_behind_since", "behind_since", postgresql_where=text("behind_since IS NOT NULL")),
@@ -52,10 +71,11 @@ mirror_overflows = Table(
     Column("reason", Text, nullable=False),  # the name of a limit, or the words in which the target refused
 )
 
-# Limits that the linked workspace was heard to have, where they are tighter than the settings say.
+# Limits that a linked workspace was heard to have, where they are tighter than the settings say.
 mirror_limits = Table(
     "mirror_limits",
     metadata,
+    Column("link_id", Integer, primary_key=True, autoincrement=False),
     Column("name", Text, primary_key=True),  # a field of runmirror.mirror.limits.Limits
     Column("value", BigInteger, nullable=False),
     Column("learned_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
@@ -65,22 +85,32 @@ mirrored_experiments = Table(
     "mirrored_experiments",
     metadata,
     Column("experiment_id", BigInteger, primary_key=True),
+    Column("link_id", Integer, primary_key=True, autoincrement=False),
     Column("remote_experiment_id", Text, nullable=False),
     Column("remote_name", Text, nullable=False),
 )
 
-# The linked workspace (one row), and what the worker last heard of it.
+# The linked workspaces, and what the workers last heard of them. A row's workspace never changes, and its number is
+# never given to another: whoever names a link means one workspace.
 mirror_links = Table(
     "mirror_links",
     metadata,
-    Column("link_id", Integer, primary_key=True, autoincrement=False),  # always 1 while one workspace is linked at once
+    Column("link_id", Integer, Identity(), primary_key=True),
+    Column("name", Text, nullable=False),
     Column("workspace_id", Text, nullable=False),  # ARM id
+    Column("experiments", ARRAY(Text), nullable=False, server_default="{}"),  # patterns of names, with * and ?
+    Column("position", Integer, nullable=False, server_default="0"),  # the first link whose patterns fit is taken
+    Column("is_default", Boolean, nullable=False, server_default="true"),
     Column("tracking_uri", Text),  # skips ARM and discovery
     Column("portal_base", Text),
     Column("linked_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     Column("last_contact_at", DateTime(timezone=True)),
     Column("last_error", Text),
     Column("last_error_at", DateTime(timezone=True)),
+    Column("backfill_at", DateTime(timezone=True)),  # up to when the pace of the past is used up
+    Index("uq_mirror_links_name", text("lower(name)"), unique=True),
+    Index("uq_mirror_links_workspace_id", text("lower(workspace_id)"), unique=True),
+    Index("uq_mirror_links_is_default", "is_default", unique=True, postgresql_where=text("is_default")),
 )
 
 # What one worker sent in one minute.
