@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from runmirror.mirror.azureml_http import AzureClient, Json, Refused
+from runmirror.mirror.azureml_http import AzureClient, Json, Refused, facts_of
+from runmirror.mirror.redact import redact
 from runmirror.mirror.target import (
     Copied,
     Guard,
@@ -101,7 +102,7 @@ class Copier:
             if path in contents:
                 urls[path] = str(contents[path]["contentUri"])
             elif path in errors:
-                _raise_unless_conflict(path, errors[path])
+                _raise_unless_conflict(path, errors[path], body)
                 urls[path] = None
             else:
                 raise TargetUnavailable("the artifact service's answer leaves out a path it was asked about")
@@ -237,13 +238,15 @@ async def _hashed(chunks: AsyncIterator[bytes], update: Callable[[bytes], None])
         yield chunk
 
 
-def _raise_unless_conflict(path: str, told: Any) -> None:
+def _raise_unless_conflict(path: str, told: Any, asked: Json) -> None:
     """A path may be refused for being known; any other refusal is the run's fault."""
-    error = told.get("error") if isinstance(told, dict) else None
+    told = told if isinstance(told, dict) else {"error": {"message": str(told)}}
+    error = told.get("error")
     error = error if isinstance(error, dict) else {}
     message = str(error.get("message") or told)
     if _CONFLICT not in message.lower() and "conflict" not in message.lower():
-        raise TargetRejected(f"{error.get('code') or 'error'}: {message} (artifact {path!r})")
+        reason = redact(f"{error.get('code') or 'error'}: {message}")
+        raise TargetRejected(f"{reason} (artifact {path!r}{facts_of(told, asked)})")
 
 
 async def _all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:

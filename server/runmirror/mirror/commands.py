@@ -5,6 +5,8 @@ from collections.abc import Callable
 from runmirror.db import create_engine
 from runmirror.mirror import link, status
 from runmirror.mirror.target import TargetError
+from runmirror.mirror.verify import records
+from runmirror.mirror.verify.wire import VerificationAnswer
 from runmirror.mirror.wire import MirrorStatusAnswer
 from runmirror.settings import Settings
 
@@ -38,7 +40,9 @@ async def read_status(settings: Settings, database_url: str) -> MirrorStatusAnsw
     engine = create_engine(settings, database_url)
     try:
         async with engine.connect() as connection:
-            return MirrorStatusAnswer.of(await status.mirror_status(connection))
+            answer = MirrorStatusAnswer.of(await status.mirror_status(connection))
+            answer.verification = VerificationAnswer.of(await records.summary(connection))
+            return answer
     finally:
         await engine.dispose()
 
@@ -61,6 +65,11 @@ def describe(current: MirrorStatusAnswer) -> str:
         f"throughput    {current.points_per_second:.1f} points/s, {current.runs_per_minute:.1f} runs/min",
         f"last contact  {contact}",
     ]
+    if (checked := current.verification) is not None and checked.last_verified_at is not None:
+        lines.append(
+            f"verified      {checked.runs_verified} runs in the last day, {checked.runs_different} differ "
+            f"(last at {checked.last_verified_at:%Y-%m-%d %H:%M:%S} UTC)"
+        )
     if current.last_error:
         lines.append(f"last error    {current.last_error}")
     return "\n".join(lines)

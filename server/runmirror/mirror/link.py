@@ -68,6 +68,7 @@ _FORGET_LIMITS = text("DELETE FROM mirror_limits")
 _RESET_STATUS = text("UPDATE tags SET value = 'pending' WHERE seq = 0 AND key = :key")
 _RESET_TAGS = text("DELETE FROM tags WHERE seq = 0 AND key = ANY(:keys)")
 _RESET_EXPERIMENTS = text("DELETE FROM mirrored_experiments")
+_RESET_VERIFICATIONS = text("DELETE FROM mirror_verifications")
 _COUNT_BEHIND = text("SELECT count(*) FROM mirrors WHERE behind_since IS NOT NULL")
 _NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', '')")
 
@@ -98,6 +99,7 @@ async def write_link(connection: AsyncConnection, link: Link) -> bool:
         await connection.execute(_RESET_STATUS, {"key": STATUS_TAG})
         await connection.execute(_RESET_TAGS, {"keys": [REMOTE_RUN_TAG, PORTAL_TAG]})
         await connection.execute(_RESET_EXPERIMENTS)
+        await connection.execute(_RESET_VERIFICATIONS)
     await connection.execute(_NOTIFY)
     return is_other
 

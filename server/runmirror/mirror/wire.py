@@ -6,6 +6,7 @@ from typing import Self
 from runmirror.mirror.overflow import PATH, Overflowing
 from runmirror.mirror.overflow_queries import Report
 from runmirror.mirror.status import MirrorStatus, RunMirrorStatus
+from runmirror.mirror.verify.wire import RunVerificationAnswer, VerificationAnswer
 from runmirror.wire import Wire
 
 
@@ -27,6 +28,7 @@ class MirrorStatusAnswer(Wire):
     points_per_second: float
     bytes_per_second: float
     runs_per_minute: float
+    verification: VerificationAnswer | None = None
 
     @classmethod
     def of(cls, status: MirrorStatus) -> Self:
@@ -96,6 +98,7 @@ class RunMirrorAnswer(Wire):
     last_error_at: datetime | None = None
     partial: bool
     overflow: OverflowAnswer | None = None
+    verification: RunVerificationAnswer | None = None  # what was found when the copy was last read back
 
     @classmethod
     def of(cls, status: RunMirrorStatus, report: Report | None = None) -> Self:

@@ -27,6 +27,7 @@ from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.mirror.retry import Pause, Postpone, Quarantine, Release, decide, describe
 from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected
+from runmirror.mirror.verify.session import sample_now_and_then
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,12 +73,15 @@ class Worker:
         listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs")
         artifacts = Artifacts(self._tools.store, reading=self._engine.connect, writing=self._engine.begin)
         watcher = asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads")
+        sampling = sample_now_and_then(self._settings, self._engine, self._tools.store)
+        sampler = asyncio.create_task(sampling, name="verify a sample")
         try:
             while not self._stopping:
                 await self._wait(await self._step_or_wait())
         finally:
             await cancel(listener)
             await cancel(watcher)
+            await cancel(sampler)
             await self._wind_up()
 
     async def stop(self) -> None:
