@@ -196,28 +196,29 @@ def verify(
 
 @main.command()
 @click.option("--run", "run_ids", metavar="ID", multiple=True, callback=_run_ids, help="this run; may be repeated")
-@click.option("--experiment", "experiments", type=int, metavar="ID", multiple=True, help="the runs of this experiment")
+@click.option("--experiment", "experiments", metavar="NAME_OR_ID", multiple=True, help="the runs of this experiment")
 @click.option("--all", "everything", is_flag=True, help="all quarantined runs")
 @click.option("--dry-run", is_flag=True, help="only show which runs those are")
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
 @database_option
 @data_dir_option
 def replay(
-    *, run_ids: tuple[UUID, ...], experiments: tuple[int, ...], everything: bool, dry_run: bool, as_json: bool,
+    *, run_ids: tuple[UUID, ...], experiments: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
     """Put quarantined runs back into the mirror's queue, once the cause is mended."""
-    from runmirror.mirror.quarantine import Choice
     from runmirror.mirror.replay import replay_runs
 
     if sum((bool(run_ids), bool(experiments), everything)) != 1:
         raise click.UsageError("say which runs: --run, --experiment or --all")
     settings = read_settings(flags)
-    choice = Choice(run_ids or None, experiments or None)
     with _database(settings) as url:
         _migrate(url)
         count = asyncio.run(
-            replay_runs(settings, url, choice, dry_run=dry_run, as_json=as_json, tell=click.echo)
+            replay_runs(
+                settings, url, run_ids=run_ids, experiments=experiments, dry_run=dry_run, as_json=as_json,
+                tell=click.echo,
+            )
         )  # fmt: skip
     click.echo(f"{count} runs {'would go' if dry_run else 'are'} back in the queue", err=True)
 

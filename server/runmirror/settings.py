@@ -231,13 +231,6 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _grace_outlasts_the_lag(self) -> Self:
-        """What is taken for missing while it is only late would be sent twice by a repair."""
-        if self.mirror_verify_grace < self.mirror_settle:
-            raise ValueError("RUNMIRROR_MIRROR_VERIFY_GRACE must not be shorter than RUNMIRROR_MIRROR_SETTLE")
-        return self
-
-    @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Self:
         if self.auth == "none" and self.host not in {"127.0.0.1", "::1", "localhost"} and not self.insecure_no_auth:
             raise ValueError(

@@ -127,6 +127,10 @@ def test_azures_reason_and_request_id_are_kept(body: dict[str, object]) -> None:
     assert "secret" not in told
 
 
+def test_what_azure_says_does_not_speak_to_a_terminal_or_break_a_line() -> None:
+    assert redact("a\x1b[2J\x00b\n\u202ec ü") == "a [2J b c ü"
+
+
 @pytest.mark.parametrize(
     ("body", "headers"),
     [

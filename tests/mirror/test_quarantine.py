@@ -59,7 +59,7 @@ async def quarantined(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     return found
 
 
-async def test_the_quarantine_tells_azures_reason_its_request_id_and_what_to_do(
+async def test_poison_isolation_a_refused_run_is_set_aside_with_reason_and_digest_while_siblings_flow_on(
     source: Source, emulator: EmulatorProcess, azure_worker: Worker, client: httpx.AsyncClient
 ) -> None:
     archived, other = await source.experiment("archived"), await source.experiment("other")
@@ -198,7 +198,9 @@ async def test_the_command_says_what_it_did(
     assert (code, err) == (0, "1 runs are back in the queue\n")
     assert f"run {runs[1].run_id.hex} 'run 1': FAILED since" in out
     assert await states(runs) == ["quarantined", "due", "quarantined"]
-    code, _, err = await asyncio.to_thread(call, "--experiment", "0")
+    code, _, err = await asyncio.to_thread(call, "--experiment", "nobody's")
+    assert (code, "there is no experiment" in err) == (2, True)
+    code, _, err = await asyncio.to_thread(call, "--experiment", "Default")
     assert (err, await states(runs)) == ("2 runs are back in the queue\n", ["due"] * 3)
     assert (await asyncio.to_thread(call))[0] == 2
 

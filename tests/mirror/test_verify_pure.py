@@ -1,5 +1,6 @@
 """The parts of verification that need neither a source nor a workspace."""
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -9,9 +10,10 @@ from uuid import UUID
 import pytest
 
 from runmirror.entities import Metric
+from runmirror.mirror.verify import records
 from runmirror.mirror.verify.differences import Change, Difference, Kind
 from runmirror.mirror.verify.look import Seen
-from runmirror.mirror.verify.overflow import candidates
+from runmirror.mirror.verify.overflow import Overflow, _parsed, candidates
 from runmirror.mirror.verify.series import Series
 from runmirror.mirror.verify.session import exit_code, without_surplus
 from runmirror.mirror.verify.source import Stand
@@ -121,6 +123,26 @@ def test_the_overflow_file_is_the_one_that_was_overwritten_or_the_last_revision(
 )  # fmt: skip
 def test_a_difference_is_said_in_a_sentence(difference: Difference, words: str) -> None:
     assert str(difference) == words
+
+
+def test_what_stands_in_the_workspace_is_not_obeyed() -> None:
+    """Others write there too: no terminal, no database and no parser of ours may stumble over it."""
+    found = Difference(Kind.TAG, "t\x1b", Change.DIFFERS, "ü", "\x1b[2J\x00\ud800" + "x" * 5000)
+    assert str(found).startswith("tag 't\\x1b' differs: ü here, \\x1b[2J\\x00\\ud800xxx")
+    stored = json.dumps(records._storable([found.as_json()]))
+    assert "\\u0000" not in stored
+    assert "\\ud800" not in stored
+    assert len(stored) < 2000
+    overflow = Overflow()
+    for line in (
+        None, 1, [], "text", {}, {"kind": []}, {"kind": "param"}, {"kind": "param", "key": [1], "value": {}},
+        {"kind": "overflow", "upto": math.inf}, {"kind": "overflow", "upto": "x"}, {"kind": "dataset", "name": 1},
+        {"kind": "metric", "key": "m", "value": 1, "timestamp": math.nan, "step": 0},
+        {"kind": "metric", "key": "m", "value": [], "timestamp": 0, "step": 0},
+    ):  # fmt: skip
+        overflow.add(line, keep="m")
+    assert (overflow.params, overflow.metrics, overflow.points) == ({"[1]": "{}"}, {}, [])
+    assert _parsed(b"[" * 100_000) is None
 
 
 def test_a_difference_is_told_to_programs() -> None:

@@ -1,7 +1,8 @@
 """What stands in an Azure ML workspace, read back: see `runmirror.mirror.verify.reader.Reader`."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,7 +31,7 @@ class AzureMLReader:
         answer = await self._get_or_none("/runs/get", {"run_id": run.run_id, "run_uuid": run.run_id})
         if answer is None:
             return None
-        try:
+        with _readable():
             found = answer["run"]
             info, data = found["info"], found.get("data") or {}
             end = info.get("end_time")
@@ -50,8 +51,6 @@ class AzureMLReader:
                     for entry in (found.get("inputs") or {}).get("dataset_inputs") or []
                 ),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise TargetUnavailable("Azure ML's answer holds a run that cannot be read") from None
 
     async def copies(self, experiment_id: str, run_id: str) -> Sequence[RemoteRun]:
         wanted: Json = {
@@ -63,7 +62,8 @@ class AzureMLReader:
         found: list[RemoteRun] = []
         while True:
             answer = await self._client.call(_anytime, "POST", f"{self._mlflow_url}/runs/search", body=wanted)
-            found += [RemoteRun(experiment_id, str(run["info"]["run_id"])) for run in answer.get("runs") or []]
+            with _readable():
+                found += [RemoteRun(experiment_id, str(run["info"]["run_id"])) for run in answer.get("runs") or []]
             if not answer.get("next_page_token"):
                 return found
             wanted["page_token"] = answer["next_page_token"]
@@ -95,8 +95,10 @@ class AzureMLReader:
                 if error.is_absent:
                     return
                 raise
-            for artifact in answer.get("value") or []:
-                yield str(artifact["path"])
+            with _readable():
+                page = [str(artifact["path"]) for artifact in answer.get("value") or []]
+            for path in page:
+                yield path
             # Its own clients follow `nextLink`; we go to no host that an answer names, so only its token counts.
             (token,) = parse_qs(urlsplit(str(answer.get("nextLink") or "")).query).get("continuationToken", [None])
             token = answer.get("continuationToken") or token
@@ -112,16 +114,18 @@ class AzureMLReader:
                 return None
             raise
         md5 = answer.headers.get("content-md5")
-        return RemoteContent(
-            int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None
-        )  # fmt: skip
+        with _readable():
+            return RemoteContent(
+                int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None
+            )  # fmt: skip
 
     async def read(self, run: RemoteRun, path: str) -> AsyncIterator[bytes]:
         """Piece by piece, each by a URL of its own: a signed URL may live shorter than a long download."""
         url = await self._url(run, path)
         head = await self._blob("HEAD", url)
         same = {"If-Match": head.headers["etag"]} if "etag" in head.headers else {}
-        size = int(head.headers["content-length"])
+        with _readable():
+            size = int(head.headers["content-length"])
         for start in range(0, size, _PIECE):
             end = min(start + _PIECE, size) - 1
             url = url if start == 0 else await self._url(run, path)
@@ -150,6 +154,15 @@ class AzureMLReader:
             if error.code == ABSENT:
                 return None
             raise
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """An answer of another shape is no answer."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise TargetUnavailable("an answer of Azure ML cannot be read") from None
 
 
 def _anytime() -> None:

@@ -7,6 +7,9 @@
 A run is due from its creation, linked or not: linking a workspace later finds the past in the queue. Whoever holds a
 lease names its token in every change; with the token gone to another, nothing changes and `LeaseLost` is raised. Only
 the database's clock is asked. Whoever changes rows of several tables does so in the order runs, mirrors, tags.
+
+`replay` is in `runmirror.mirror.quarantine`. A current run whose copy lacks something becomes due again by a repair:
+see `runmirror.mirror.verify.records`.
 """
 
 import json

@@ -88,5 +88,10 @@ class Difference:
 def _show(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_show(part)}" for name, part in value.items() if not isinstance(part, list))
-    text = str(value)
+    text = shown_text(str(value))
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def shown_text(text: str) -> str:
+    """What stands in the workspace anybody may have put there: a terminal is told no more than letters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

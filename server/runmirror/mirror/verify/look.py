@@ -292,16 +292,16 @@ async def _points(sides: Sides, both: _Both, key: str) -> AsyncIterator[Differen
 
 async def _files(sides: Sides, both: _Both) -> AsyncIterator[Difference]:
     slots = asyncio.Semaphore(sides.settings.mirror_artifact_concurrency)
-    expected = both.expected.files
+    expected = both.expected.files.values()
 
     async def one(file: RemoteFile, from_seq: int) -> Difference | None:
         async with slots:
             return await _file(sides, both, file, from_seq)
 
-    for difference in await together(one(*expected[path]) for path in sorted(expected)):
+    for difference in await together(one(*each) for each in sorted(expected, key=lambda each: each[0].path)):
         if difference is not None:
             yield difference
-    others = {path for path in both.paths - expected.keys() if not path.startswith(_OWN_FOLDER)}
+    others = {path for path in both.paths if not path.startswith(_OWN_FOLDER)} - {file.path for file, _ in expected}
     if others:
         gone = await deleted_files(sides.engine, both.stand.run_id)
         for path in sorted(others):

@@ -12,6 +12,7 @@ from runmirror.mirror.verify.reader import Reader
 from runmirror.mirror.verify.series import Series
 
 _REVISIONS = "runmirror/revisions/"
+_LONGEST_LINE = 64 * 1024**2
 
 
 @dataclass(slots=True)
@@ -27,25 +28,25 @@ class Overflow:
     points: list[Metric] = field(default_factory=list)
 
     def add(self, line: Any, keep: str | None) -> None:
-        """One line of the file; one that cannot be read says nothing: then what it should have said is missing."""
+        """One line of the file. One that cannot be read says nothing: then what it should have said is missing."""
         try:
             match line["kind"]:
                 case "overflow":
                     self.upto = int(line["upto"])
                 case "param":
-                    self.params[line["key"]] = line["value"]
+                    self.params[str(line["key"])] = str(line["value"])
                 case "tag":
-                    self.tags[line["key"]] = line["value"]
+                    self.tags[str(line["key"])] = str(line["value"])
                 case "run_name":
-                    self.name = line["value"]
+                    self.name = str(line["value"])
                 case "dataset":
-                    self.inputs.add((line["name"], line["digest"]))
+                    self.inputs.add((str(line["name"]), str(line["digest"])))
                 case "metric":
-                    metric = Metric(line["key"], float(line["value"]), int(line["timestamp"]), int(line["step"]))
+                    metric = Metric(str(line["key"]), float(line["value"]), int(line["timestamp"]), int(line["step"]))
                     self.metrics.setdefault(metric.key, Series()).add(metric)
                     if metric.key == keep:
                         self.points.append(metric)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
 
 
@@ -81,6 +82,8 @@ async def _read(reader: Reader, run: RemoteRun, path: str, keep: str | None) -> 
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             read.add(_parsed(line), keep)
+        if len(rest) > _LONGEST_LINE:
+            return read  # we never wrote that
     read.add(_parsed(rest), keep)
     return read
 
@@ -88,5 +91,5 @@ async def _read(reader: Reader, run: RemoteRun, path: str, keep: str | None) -> 
 def _parsed(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -16,6 +16,7 @@ from runmirror.mirror.verify.verdicts import Outcome, Verdict
 
 REPAIRING = "repairing"
 _MOST_KEPT = 100
+_LONGEST_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ _REPAIR = text(f"""
     WITH woken AS (
         UPDATE mirrors SET
             state = 'due', due_at = now(), behind_since = now(), attempt = 0,
-            sent_upto = GREATEST(sent_upto, watermark), watermark = LEAST(watermark, :upto),
+            sent_upto = CASE WHEN :anew THEN 0 ELSE GREATEST(sent_upto, watermark) END,
+            watermark = LEAST(watermark, :upto),
             info_watermark = CASE WHEN :with_state THEN 0 ELSE info_watermark END,
             remote_experiment_id = CASE WHEN :anew THEN NULL ELSE remote_experiment_id END,
             remote_run_id = CASE WHEN :anew THEN NULL ELSE remote_run_id END,
@@ -158,7 +160,7 @@ async def save(connection: AsyncConnection, verdicts: Sequence[Verdict]) -> None
     found = [verdict for verdict in verdicts if verdict.outcome in {Outcome.EQUAL, Outcome.DIFFERENT}]
     if not found:
         return
-    differences = [json.dumps(verdict.as_json()["differences"][:_MOST_KEPT]) for verdict in found]
+    differences = [json.dumps(_storable(verdict.as_json()["differences"][:_MOST_KEPT])) for verdict in found]
     await connection.execute(
         _SAVE,
         {
@@ -167,6 +169,19 @@ async def save(connection: AsyncConnection, verdicts: Sequence[Verdict]) -> None
             "differences": differences,
         },
     )
+
+
+def _storable(value: Any) -> Any:
+    """Postgres keeps neither NUL nor half a surrogate pair, and we no endless text."""
+    match value:
+        case str():
+            kept = value if len(value) <= _LONGEST_KEPT else f"{value[:_LONGEST_KEPT]}…"
+            return kept.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+        case list():
+            return [_storable(part) for part in value]
+        case dict():
+            return {_storable(name): _storable(part) for name, part in value.items()}
+    return value
 
 
 async def of_run(connection: AsyncConnection, run_id: UUID) -> Record | None:

@@ -104,9 +104,10 @@ async def judged(
         repairing = set[UUID]()
         async with sides.engine.begin() as connection:
             await records.save(connection, verdicts)
-            for verdict in verdicts:
-                if repair and verdict.differences and await records.repair(connection, verdict):
-                    repairing.add(verdict.run_id)
+        for verdict in verdicts:
+            if repair and verdict.differences:
+                async with sides.engine.begin() as connection:
+                    repairing |= {verdict.run_id} if await records.repair(connection, verdict) else set()
         yield Judged(tuple(verdicts), frozenset(repairing))
 
 

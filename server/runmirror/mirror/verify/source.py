@@ -83,7 +83,7 @@ class Expected:
     tags: dict[str, tuple[str | None, int]] = field(default_factory=dict)  # None: deleted, and so to be absent
     metrics: dict[str, Points] = field(default_factory=dict)
     inputs: dict[str, tuple[tuple[str, str], int]] = field(default_factory=dict)  # by id: name and digest
-    files: dict[str, tuple[RemoteFile, int]] = field(default_factory=dict)
+    files: dict[tuple[str, str], tuple[RemoteFile, int]] = field(default_factory=dict)  # by logged model and path
 
     def add(self, page: Page, store: Store, from_seq: int) -> None:
         self.state, self.info_seq = page.source.state, page.source.info_seq
@@ -95,8 +95,8 @@ class Expected:
             (held.overflow if self.overflows.has_point(point) else held.native).add(point.metric)
         for read in page.inputs:
             self.inputs[read.dataset_id] = (read.given.dataset.name, read.given.dataset.digest), from_seq
-        for file in source_files.placed(store, page).values():
-            self.files[file.path] = file, from_seq
+        for row, file in source_files.placed(store, page).items():
+            self.files[row.model_id, row.path] = file, from_seq
 
 
 _STAND = text("""

@@ -56,7 +56,8 @@ async def verify(
     second look, a grace later, finds it again, and nothing happened to the run in between.
     """
     slots = asyncio.Semaphore(at_once)
-    grace_s = sides.settings.mirror_verify_grace.total_seconds()
+    # What is taken for missing while it is only late would be sent twice by a repair.
+    grace_s = max(sides.settings.mirror_verify_grace, sides.settings.mirror_settle).total_seconds()
     decided: dict[UUID, Verdict] = {}
     before: dict[UUID, Seen] = {}
     open_runs = list(run_ids)
