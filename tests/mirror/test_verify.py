@@ -273,6 +273,18 @@ async def test_a_second_copy_and_a_renamed_experiment_are_told(
     assert told(verdict) == [("experiment", "here", "differs"), ("run", "", "surplus")]
 
 
+async def test_a_look_that_fails_is_repeated_before_a_run_is_called_unchecked(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker, sides: Sides
+) -> None:
+    run = await a_run(source)
+    await azure_worker.drain()
+    emulator.add_fault("status", {"path": "contentinfo"}, status=412, times=1)
+    assert [verdict.outcome for verdict in await verdict_on(sides, run)] == [Outcome.EQUAL]
+    emulator.add_fault("status", {"path": "contentinfo"}, status=412, times=-1)
+    (verdict,) = await verdict_on(sides, run)
+    assert (verdict.outcome, "HTTP 412" in (verdict.reason or "")) == (Outcome.UNCHECKED, True)
+
+
 async def test_a_throttled_workspace_is_asked_again_and_an_absent_one_is_an_outage(
     source: Source, emulator: EmulatorProcess, azure_worker: Worker, sides: Sides
 ) -> None:

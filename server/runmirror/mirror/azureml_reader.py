@@ -70,7 +70,8 @@ class AzureMLReader:
 
     async def experiment_name(self, experiment_id: str) -> str | None:
         answer = await self._get_or_none("/experiments/get", {"experiment_id": experiment_id})
-        return None if answer is None else str((answer.get("experiment") or {}).get("name"))
+        with _readable():
+            return None if answer is None else str(answer["experiment"]["name"])
 
     async def points(self, run: RemoteRun, key: str) -> AsyncIterator[Metric]:
         wanted: dict[str, str | int] = {
@@ -97,11 +98,11 @@ class AzureMLReader:
                 raise
             with _readable():
                 page = [str(artifact["path"]) for artifact in answer.get("value") or []]
+                # Its own clients follow `nextLink`; we go to no host that an answer names, so only its token counts.
+                query = parse_qs(urlsplit(str(answer.get("nextLink") or "")).query)
             for path in page:
                 yield path
-            # Its own clients follow `nextLink`; we go to no host that an answer names, so only its token counts.
-            (token,) = parse_qs(urlsplit(str(answer.get("nextLink") or "")).query).get("continuationToken", [None])
-            token = answer.get("continuationToken") or token
+            token = answer.get("continuationToken") or query.get("continuationToken", [None])[0]
             if not token:
                 return
             params = {"continuationToken": str(token)}

@@ -71,8 +71,13 @@ async def verify(
 
     for number in range(1, _LOOKS + 1):
         seen = await together(one(run_id) for run_id in open_runs)
+        last = number == _LOOKS
         for run_id, now in zip(open_runs, seen, strict=True):
-            verdict = now if isinstance(now, Verdict) else judge(run_id, before.get(run_id), now, last=number == _LOOKS)
+            if isinstance(now, Verdict):
+                # A file may have been replaced while it was read.
+                verdict = now if last else None
+            else:
+                verdict = judge(run_id, before.get(run_id), now, last=last)
             if verdict is not None:
                 decided[run_id] = verdict
             elif isinstance(now, Seen):
