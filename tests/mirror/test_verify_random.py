@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -55,28 +56,30 @@ async def write(run: SourceRun, others: list[SourceRun], dice: random.Random) ->
             await run.log(tags={PARENT: dice.choice([*others, run]).run_id.hex})
 
 
-def damages(damage: Damage, dice: random.Random) -> list[Callable[[], None]]:
-    """What can be done to the copy as it stands."""
+def damages(damage: Damage, dice: random.Random) -> dict[str, Callable[[], None]]:
+    """What can be done to the copy as it stands, and matters."""
     remote = damage.remote
-    possible: list[Callable[[], None]] = [
-        lambda: damage.rewrite(status="KILLED"),
-        lambda: damage.rewrite(run_name="other"),
-        damage.lose_run,
-    ]
+    possible: dict[str, Callable[[], None]] = {
+        "status": lambda: damage.rewrite(status="KILLED"),
+        "name": lambda: damage.rewrite(run_name="other"),
+        "run": damage.lose_run,
+    }
     for member in ("params", "tags"):
         keys = [key for key in remote[member] if not key.startswith("runmirror.") and key != "mlflow.rootRunId"]
         if keys:
             key = dice.choice(keys)
-            possible.append(lambda member=member, key=key: damage.without(member, key))  # type: ignore[misc]
+            possible[f"{member} {key}"] = partial(damage.without, member, key)
     if points := remote["metrics"]:
         lost = dice.choice(points)
-        possible.append(lambda: damage.points(*(point for point in points if point is not lost)))
-    paths = [file["path"] for file in remote["artifacts"] if not file["path"].startswith("runmirror/revisions/")]
-    if paths:
-        path = dice.choice(paths)
-        possible.append(lambda: damage.lose_file(path, only_bytes=dice.random() < 0.5))
+        possible[f"point {lost}"] = lambda: damage.points(*(point for point in points if point is not lost))
+    paths = [file["path"] for file in remote["artifacts"]]
+    # What lies at a path that has revisions is of yesterday.
+    newest = [path for path in paths if sum(other.endswith(path) for other in paths) == 1 and "/revisions/" not in path]
+    if newest:
+        path, only_bytes = dice.choice(newest), dice.random() < 0.5
+        possible[f"file {path}"] = partial(damage.lose_file, path, only_bytes=only_bytes)
     if remote["inputs"]:
-        possible.append(lambda: damage.rewrite(inputs=remote["inputs"][1:]))
+        possible["inputs"] = lambda: damage.rewrite(inputs=remote["inputs"][1:])
     return possible
 
 
@@ -111,12 +114,14 @@ async def test_whatever_is_logged_is_found_again_and_whatever_is_lost_is_noticed
             emulator.clear_faults()
             verdicts = await verdict_on(sides, *runs)
             assert all_equal(verdicts), (why, small, [told(verdict) for verdict in verdicts])
+        done = []
         for run in runs:
-            dice.choice(damages(Damage(emulator, run), dice))()
-        for run, verdict in zip(runs, await verdict_on(sides, *runs), strict=True):
-            damaged = Damage(emulator, run).remote if verdict.outcome is Outcome.EQUAL else None
-            assert damaged is None, (why, small, damaged)
-            assert await repair(engine, verdict), (why, told(verdict))
+            name, damage = dice.choice([*damages(Damage(emulator, run), dice).items()])
+            damage()
+            done.append(name)
+        for run, name, verdict in zip(runs, done, await verdict_on(sides, *runs), strict=True):
+            assert verdict.outcome is Outcome.DIFFERENT, (why, small, name, await run.tags())
+            assert await repair(engine, verdict), (why, name, told(verdict))
         await worker.drain()
         verdicts = await verdict_on(sides, *runs)
         assert all_equal(verdicts), (why, small, [told(verdict) for verdict in verdicts])
