@@ -183,15 +183,16 @@ def verify(
 
     if sum((bool(run_ids), experiment is not None, sample is not None)) > 1:
         raise click.UsageError("--run, --experiment and --sample exclude each other")
-    settings = read_settings(flags)
-    _trust(settings)
     selection = Selection(run_ids, experiment, sample, after or FIRST)
-    with _database(settings) as url:
-        _migrate(url)
-        check = verify_workspace(
-            settings, url, selection, deep=deep, repair=repair, ignore_surplus=ignore_surplus, as_json=as_json
-        )
-        sys.exit(asyncio.run(check))
+    with _failing_with(2):
+        settings = read_settings(flags)
+        _trust(settings)
+        with _database(settings) as url:
+            _migrate(url)
+            check = verify_workspace(
+                settings, url, selection, deep=deep, repair=repair, ignore_surplus=ignore_surplus, as_json=as_json
+            )
+            sys.exit(asyncio.run(check))
 
 
 @main.command()
@@ -266,6 +267,20 @@ def _end_in_order() -> None:
     """uvicorn raises the signal that stopped it once more; let it unwind us, so that what we started is stopped too."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+
+
+@contextlib.contextmanager
+def _failing_with(code: int) -> Iterator[None]:
+    """Whatever goes wrong ends with this code, where 1 says something else."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+        sys.exit(code)
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        click.echo(f"Error: {type(error).__name__}: {error}", err=True)
+        sys.exit(code)
 
 
 @contextlib.contextmanager

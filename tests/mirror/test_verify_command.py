@@ -138,6 +138,23 @@ async def test_without_a_workspace_nothing_can_be_checked(runmirror: Command) ->
     assert (result.exit_code, "no workspace is linked" in result.stderr) == (2, True)
 
 
+async def test_what_breaks_is_never_called_a_difference(
+    runmirror: Command, azure_worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await azure_worker.drain()
+    result = await runmirror("verify", RUNMIRROR_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert (result.exit_code, "Postgres" in result.stderr) == (2, True)
+    result = await runmirror("verify", RUNMIRROR_MIRROR_VERIFY_GRACE="soon")
+    assert result.exit_code == 2
+
+    async def mistaken(*_: object, **_named: object) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(session.records, "count_runs", mistaken)
+    result = await runmirror("verify")
+    assert (result.exit_code, "KeyError" in result.stderr) == (2, True)
+
+
 async def test_verifying_never_links_another_workspace(
     source: Source, azure_worker: Worker, runmirror: Command, azure_settings: Settings
 ) -> None:
