@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from azureml_emulator import entra, fields
+from azureml_emulator import damage, entra, fields
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import NotFound, answer_plain
 from azureml_emulator.recorder import Recorded
@@ -76,6 +76,7 @@ ROUTES: list[RouteRow] = [
     ("POST", PREFIX + "/faults", add_fault),
     ("DELETE", PREFIX + "/faults", delete_faults),
     ("DELETE", PREFIX + "/faults/{fault_id}", delete_fault),
+    *((method, PREFIX + path, handler) for method, path, handler in damage.ROUTES),
 ]
 IDENTITY_ROUTES: list[RouteRow] = [("GET", "/msi/token", entra.managed_identity)]
 

@@ -1,16 +1,18 @@
-"""The command line: `runmirror serve | worker | migrate | link | unlink | links | backfill | status | demo`."""
+"""The command line: `runmirror serve | worker | migrate | link | unlink | links | backfill | status | verify | …`."""
 
 import asyncio
 import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 import uvicorn
@@ -26,6 +28,19 @@ database_option = click.option(
     "--backend-store-uri", "database_url", metavar="URL", help="postgresql://…; default: embedded in the data directory"
 )
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="where data lives")
+
+
+def _run_ids(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
+    """Ids of runs as they are shown: 32 hexadecimal digits."""
+    if isinstance(value, tuple):
+        return tuple(_run_id(each) for each in value)
+    return None if value is None else _run_id(value)
+
+
+def _run_id(value: str) -> UUID:
+    if not re.fullmatch(r"[0-9a-f]{32}", value):
+        raise click.BadParameter(f"{value!r} is not the id of a run")
+    return UUID(value)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -214,6 +229,73 @@ def status(*, as_json: bool, **flags: Any) -> None:
 
 
 @main.command()
+@click.option("--run", "run_ids", metavar="ID", multiple=True, callback=_run_ids, help="this run; may be repeated")
+@click.option("--experiment", metavar="NAME_OR_ID", help="the runs of this experiment")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="the N runs verified longest ago, or never")
+@click.option("--after", metavar="RUN_ID", callback=_run_ids, help="go on behind this run, where an earlier call ended")
+@click.option("--deep", is_flag=True, help="read every file whole, also where the workspace tells its hash")
+@click.option("--repair", is_flag=True, help="put runs that lack something back into the queue")
+@click.option("--ignore-surplus", is_flag=True, help="what stands only in the workspace is no difference")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a line: every run, then the summary")
+@database_option
+@data_dir_option
+@click.option("--artifacts-destination", help="a folder, or wasbs://container@account.blob.core.windows.net/path")
+@click.option("--azureml-workspace", help="ARM id of the workspace to mirror into, or the path of its config.json")
+def verify(
+    *, run_ids: tuple[UUID, ...], experiment: str | None, sample: int | None, after: UUID | None,
+    deep: bool, repair: bool, ignore_surplus: bool, as_json: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Read the copies in the workspace back and compare them with what was logged; all of them by default.
+
+    Ends with 0 if all are equal, 1 if something differs, 2 if something could not be checked.
+    """
+    from runmirror.mirror.verify.command import verify_workspace
+    from runmirror.mirror.verify.session import FIRST, Selection
+
+    if sum((bool(run_ids), experiment is not None, sample is not None)) > 1:
+        raise click.UsageError("--run, --experiment and --sample exclude each other")
+    selection = Selection(run_ids, experiment, sample, after or FIRST)
+    with _failing_with(2):
+        settings = read_settings(flags)
+        _trust(settings)
+        with _database(settings) as url:
+            _migrate(url)
+            check = verify_workspace(
+                settings, url, selection, deep=deep, repair=repair, ignore_surplus=ignore_surplus, as_json=as_json
+            )
+            sys.exit(asyncio.run(check))
+
+
+@main.command()
+@click.option("--run", "run_ids", metavar="ID", multiple=True, callback=_run_ids, help="this run; may be repeated")
+@click.option("--experiment", "experiments", metavar="NAME_OR_ID", multiple=True, help="the runs of this experiment")
+@click.option("--all", "everything", is_flag=True, help="all quarantined runs")
+@click.option("--dry-run", is_flag=True, help="only show which runs those are")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
+@database_option
+@data_dir_option
+def replay(
+    *, run_ids: tuple[UUID, ...], experiments: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Put quarantined runs back into the mirror's queue, once the cause is mended."""
+    from runmirror.mirror.replay import replay_runs
+
+    if sum((bool(run_ids), bool(experiments), everything)) != 1:
+        raise click.UsageError("say which runs: --run, --experiment or --all")
+    settings = read_settings(flags)
+    with _database(settings) as url:
+        _migrate(url)
+        count = asyncio.run(
+            replay_runs(
+                settings, url, run_ids=run_ids, experiments=experiments, dry_run=dry_run, as_json=as_json,
+                tell=click.echo,
+            )
+        )  # fmt: skip
+    click.echo(f"{count} runs {'would go' if dry_run else 'are'} back in the queue", err=True)
+
+
+@main.command()
 @click.option("--once", is_flag=True, help="end after the comparison; exit code 1 if the two sides differ")
 @click.option("--azure-sdk", is_flag=True, help="read the workspace back through the real azureml-core")
 @click.option("--port", type=int, default=0, help="port of the demo server (default: a free one)")
@@ -256,6 +338,20 @@ def _end_in_order() -> None:
     """uvicorn raises the signal that stopped it once more; let it unwind us, so that what we started is stopped too."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+
+
+@contextlib.contextmanager
+def _failing_with(code: int) -> Iterator[None]:
+    """Whatever goes wrong ends with this code, where 1 says something else."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+        sys.exit(code)
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        click.echo(f"Error: {type(error).__name__}: {error}", err=True)
+        sys.exit(code)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
 from runmirror.logged_models import routes as logged_model_routes
+from runmirror.mirror import quarantine_routes
 from runmirror.mirror import routes as mirror_routes
 from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
@@ -71,7 +72,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.ui = files_below(folder) if folder else {}
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, direct_routes,
-        mirror_routes, registry_routes, webhook_routes, trace_routes, evaluation_dataset_routes, scorer_routes,
+        mirror_routes, quarantine_routes, registry_routes, webhook_routes, trace_routes, evaluation_dataset_routes,
+        scorer_routes,
         datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip

@@ -158,6 +158,15 @@ class Settings(BaseSettings):
         timedelta(seconds=5),
         description="pause before Azure is asked what became of a request without an answer (its reads lag its writes)",
     )
+    mirror_verify_every: Duration = Field(
+        timedelta(hours=1), description="how often one of the workers reads some copies back and compares them"
+    )
+    mirror_verify_sample: int = Field(10, ge=0, le=1000, description="how many runs it compares then; 0: none")
+    mirror_verify_grace: Duration = Field(
+        timedelta(seconds=15),
+        description="a difference counts only if it is there still after so long (Azure's reads lag its writes)",
+    )
+    mirror_verify_repair: bool = Field(False, description="have what is found to differ sent again at once")
 
     webhook_allowed_schemes: Annotated[tuple[Literal["https", "http"], ...], NoDecode, BeforeValidator(_parts)] = Field(
         ("https",), validation_alias=_env("webhook_allowed_schemes", "MLFLOW_WEBHOOK_ALLOWED_SCHEMES"),

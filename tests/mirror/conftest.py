@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runmirror.artifacts.files import Store
 from runmirror.artifacts.store import create_store
 from runmirror.mirror.link import Link, write_link
+from runmirror.mirror.verify.look import Sides
+from runmirror.mirror.verify.session import both_sides
 from runmirror.mirror.worker import Worker
 from runmirror.settings import Settings
 from tests.azureml_emulator.process import EmulatorProcess, start_emulator
@@ -100,6 +102,7 @@ def azure_settings(settings: Settings, emulator: EmulatorProcess) -> Settings:
             "ca_bundle": emulator.ca_file,
             "mirror_timeout": timedelta(seconds=5),
             "mirror_lease": timedelta(seconds=15),
+            "mirror_verify_grace": timedelta(seconds=0.1),
         }
     )
 
@@ -108,3 +111,10 @@ def azure_settings(settings: Settings, emulator: EmulatorProcess) -> Settings:
 def azure_worker(azure_settings: Settings, engine: AsyncEngine, store: Store) -> Worker:
     """A worker for the emulated workspace, with everything as in production."""
     return Worker(azure_settings, engine, store)
+
+
+@pytest.fixture
+async def sides(azure_settings: Settings, engine: AsyncEngine, store: Store) -> AsyncIterator[Sides]:
+    """Source and emulated workspace, read as `runmirror verify` reads them."""
+    async with both_sides(azure_settings, engine, store) as made:
+        yield made

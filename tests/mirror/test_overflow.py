@@ -59,7 +59,8 @@ async def test_what_came_first_stands_in_the_run_and_the_rest_in_the_file(
     await run.log(params={"z": "1", "long": "x" * 501}, metrics=points("z", 3))
     await worker.drain()
     await run.log(params={"b": "2", "a": "3", "c": "4"}, metrics=[*points("a", 2), *points("b", 2)])
-    await run.log(params={"d": "5"}, metrics=[*points("b", 2, first=2), Metric("b", math.nan, START_MS, 9)])
+    odd = [Metric("b", value, START_MS, 9) for value in (math.nan, math.inf, -math.inf)]
+    await run.log(params={"d": "5"}, metrics=[*points("b", 2, first=2), *odd])
     await run.log(metrics=points("z", 8, first=3))
     await run.log(metrics=points("z", 1, first=11))
     await run.finish()
@@ -69,8 +70,9 @@ async def test_what_came_first_stands_in_the_run_and_the_rest_in_the_file(
     assert overflowing(remote, "param") == {"long": "x" * 501, "c": "4", "d": "5"}
     assert steps(remote, "z") == ([0, 1, 2], list(range(3, 12))), "the write that does not fit goes whole"
     assert steps(remote, "a") == ([0, 1], [])
-    assert steps(remote, "b") == ([], [0, 1, 2, 3, 9])
-    assert overflowing(remote, "metric")["b"] == "NaN"
+    assert steps(remote, "b") == ([], [0, 1, 2, 3, 9, 9, 9])
+    told = [line["value"] for line in lines_of(remote) if line["kind"] == "metric" and line["key"] == "b"]
+    assert told[-3:] == ["-Infinity", "Infinity", "NaN"]
     assert remote.tags["runmirror.overflow"] == PATH
     assert (await run.tags())["runmirror.status"] == "partial"
     assert (await counts(run)) == {"param": 3, "metric": 1, "points": 1}

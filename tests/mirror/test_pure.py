@@ -1,5 +1,6 @@
 """What is decided without Azure or Postgres: what to do after a failure, where to cut, what to hide."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -88,8 +89,11 @@ def test_batches_keep_to_the_limits_and_lose_nothing(
         assert len(batches) == max(-(-metric_count // 200), -(-param_count // 100), -(-len(tags) // 100))
 
 
-def answer(status: int, *, headers: dict[str, str] | None = None, body: object = None) -> httpx.Response:
-    request = httpx.Request("POST", f"https://eastus.api.azureml.ms/mlflow/v2.0{WORKSPACE}/api/x?sig=secret")
+def answer(
+    status: int, *, headers: dict[str, str] | None = None, body: object = None, sent: bytes = b""
+) -> httpx.Response:
+    url = f"https://eastus.api.azureml.ms/mlflow/v2.0{WORKSPACE}/api/x?sig=secret"
+    request = httpx.Request("POST", url, content=sent)
     return httpx.Response(status, headers=headers, json=body if body is not None else {}, request=request)
 
 
@@ -121,6 +125,40 @@ def test_azures_reason_and_request_id_are_kept(body: dict[str, object]) -> None:
     assert told.startswith("INVALID_PARAMETER_VALUE: Limit=200 (HTTP 400 to POST ws1/api/x")
     assert "request id abc" in told
     assert "secret" not in told
+
+
+def test_what_azure_says_does_not_speak_to_a_terminal_or_break_a_line() -> None:
+    assert redact("a\x1b[2J\x00b\n\u202ec ü") == "a [2J b c ü"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"Correlation": {"operation": "o", "request": "abc"}}, {"x-ms-request-id": "other"}),
+        ({"correlation": {"RequestId": "abc"}}, {}),
+        ({"Correlation": {"operation": "abc"}}, {}),
+        ({}, {"x-ms-request-id": "abc"}),
+        ({"Correlation": {"request": None}}, {"x-ms-correlation-request-id": "abc"}),
+    ],
+)
+def test_the_request_id_is_found_wherever_azure_tells_it(body: dict[str, object], headers: dict[str, str]) -> None:
+    long = {"error": {"code": "c", "message": "m" * 9000}}
+    told = str(error_for(answer(400, body=long | body, headers=headers), has_effect=False))
+    assert "…" in told
+    assert "request id abc" in told, "however long the message is"
+
+
+def test_a_refusal_holds_the_hash_of_what_was_refused_and_an_outage_does_not() -> None:
+    sent, digest = b"{}", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    assert str(error_for(answer(400, sent=sent), has_effect=False)).endswith(f", payload sha256:{digest})")
+    for other in (answer(400), answer(429, sent=sent), answer(403, sent=sent), answer(500, sent=sent)):
+        assert "payload" not in str(error_for(other, has_effect=False))
+
+    async def file() -> AsyncIterator[bytes]:
+        yield sent
+
+    streamed = httpx.Request("PUT", "https://x.example", content=file(), headers={"Content-MD5": "/w=="})
+    assert "payload md5:ff)" in str(error_for(httpx.Response(400, request=streamed), has_effect=False))
 
 
 @pytest.mark.parametrize("body", [[], "text", None, 3, {"error": "word"}, {"error": {"message": None}}])

@@ -9,6 +9,7 @@ from typing import Any, Self
 from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric
 from runmirror.mirror.azureml_artifacts import Copier, Sizes
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
+from runmirror.mirror.azureml_reader import ABSENT, HISTORY_PAGE, AzureMLReader, metric_in
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.target import (
     Copied,
@@ -24,8 +25,6 @@ from runmirror.mirror.target import (
 )
 from runmirror.settings import Settings
 
-_HISTORY_PAGE = 25_000  # what MLflow's own client asks Azure ML for
-_ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _ROOT_TAG = "mlflow.rootRunId"  # the service's own
 _TOO_LARGE = re.compile(r"FieldName=(?P<field>.+?), Limit=(?P<limit>\d+), Size=\d+")
 # The service's names of what has a limit; behind Value and Rows the key may follow.
@@ -59,6 +58,9 @@ class AzureMLTarget:
     async def close(self) -> None:
         await self._client.close()
 
+    def reader(self) -> AzureMLReader:
+        return AzureMLReader(self._client, self._workspace)
+
     def portal_url(self, run: RemoteRun) -> str | None:
         return self._workspace.portal_url(run.run_id)
 
@@ -83,7 +85,7 @@ class AzureMLTarget:
         try:
             answer = await self._get("/experiments/get-by-name", {"experiment_name": name})
         except Refused as error:
-            if error.code == _ABSENT:
+            if error.code == ABSENT:
                 return None
             raise
         return _text(answer, "experiment", "experiment_id")
@@ -167,17 +169,17 @@ class AzureMLTarget:
             await self._post("/runs/delete-tag", {"run_id": run.run_id, "key": key})
         except Refused as error:
             # The tag or the run: a run that is gone is noticed by the next write that needs it.
-            if error.code != _ABSENT:
+            if error.code != ABSENT:
                 raise
 
     async def history(self, run: RemoteRun, key: str) -> Sequence[Metric]:
         wanted: dict[str, str | int] = {
-            "run_id": run.run_id, "run_uuid": run.run_id, "metric_key": key, "max_results": _HISTORY_PAGE,
+            "run_id": run.run_id, "run_uuid": run.run_id, "metric_key": key, "max_results": HISTORY_PAGE,
         }  # fmt: skip
         points: list[Metric] = []
         while True:
             answer = await self._of_run(run, self._get("/metrics/get-history", wanted))
-            points += [_metric_in(metric) for metric in answer.get("metrics") or []]
+            points += [metric_in(metric) for metric in answer.get("metrics") or []]
             if not answer.get("next_page_token"):
                 return points
             wanted["page_token"] = str(answer["next_page_token"])
@@ -220,7 +222,7 @@ class AzureMLTarget:
         try:
             found: Json = await answer
         except Refused as error:
-            if error.code == _ABSENT:
+            if error.code == ABSENT:
                 raise RemoteRunVanished(f"run {run.run_id} is not in the workspace any more: {error}") from None
             raise
         return found
@@ -266,10 +268,3 @@ def _metric_out(metric: Metric) -> Json:
     elif math.isinf(metric.value):
         value = "Infinity" if metric.value > 0 else "-Infinity"
     return {"key": metric.key, "value": value, "timestamp": metric.timestamp_ms, "step": metric.step}
-
-
-def _metric_in(told: Json) -> Metric:
-    try:
-        return Metric(str(told["key"]), float(told["value"]), int(told["timestamp"]), int(told.get("step") or 0))
-    except (KeyError, TypeError, ValueError):
-        raise TargetUnavailable("Azure ML's answer holds a metric that cannot be read") from None

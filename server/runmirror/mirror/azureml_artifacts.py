@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from runmirror.mirror.azureml_http import AzureClient, Json, Refused
+from runmirror.mirror.azureml_http import AzureClient, Json, Refused, facts_of
+from runmirror.mirror.redact import redact
 from runmirror.mirror.target import (
     Copied,
     Guard,
@@ -70,6 +71,7 @@ class Copier:
         self._per_request = per_request
         self._sizes = sizes
         self._slots = asyncio.Semaphore(at_once)
+        self._conflicts = dict[str, str]()  # by which request each was refused
 
     async def copy(self, files: Sequence[RemoteFile]) -> Copied:
         """Copy what is not there yet, a group at a time, so that no signed URL waits long."""
@@ -101,7 +103,7 @@ class Copier:
             if path in contents:
                 urls[path] = str(contents[path]["contentUri"])
             elif path in errors:
-                _raise_unless_conflict(path, errors[path])
+                self._conflicts[path] = _raise_unless_conflict(path, errors[path], body)
                 urls[path] = None
             else:
                 raise TargetUnavailable("the artifact service's answer leaves out a path it was asked about")
@@ -162,7 +164,8 @@ class Copier:
         )  # fmt: skip
         url = (await self._register([path]))[path]
         if url is None:
-            raise TargetRejected(f"artifact {path!r} is registered in the workspace but may not be uploaded")
+            reason = f"artifact {path!r} is registered in the workspace but may not be uploaded"
+            raise TargetRejected(f"{reason} (conflict{self._conflicts[path]})")
         return url
 
     async def _put(self, url: str, file: RemoteFile, path: str) -> int:
@@ -237,13 +240,16 @@ async def _hashed(chunks: AsyncIterator[bytes], update: Callable[[bytes], None])
         yield chunk
 
 
-def _raise_unless_conflict(path: str, told: Any) -> None:
-    """A path may be refused for being known; any other refusal is the run's fault."""
-    error = told.get("error") if isinstance(told, dict) else None
+def _raise_unless_conflict(path: str, told: Any, asked: Json) -> str:
+    """A path may be refused for being known, by which request is returned; any other refusal is the run's fault."""
+    told = told if isinstance(told, dict) else {"error": {"message": str(told)}}
+    error = told.get("error")
     error = error if isinstance(error, dict) else {}
     message = str(error.get("message") or told)
     if _CONFLICT not in message.lower() and "conflict" not in message.lower():
-        raise TargetRejected(f"{error.get('code') or 'error'}: {message} (artifact {path!r})")
+        reason = redact(f"{error.get('code') or 'error'}: {message}")
+        raise TargetRejected(f"{reason} (artifact {path!r}{facts_of(told, asked)})")
+    return facts_of(told, asked)
 
 
 async def _all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -1,6 +1,8 @@
 """One HTTP client for Azure ML and its blobs: tokens in, errors of `runmirror.mirror.target` out."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -28,6 +30,8 @@ Json = dict[str, Any]
 BLOB_SUFFIXES = (
     ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net", ".blob.storage.azure.net",
 )  # fmt: skip
+_NO_REFUSALS = frozenset({401, 403, 408, 425, 429})  # 4xx that are no fault of what was sent
+_LONGEST_ID = 100
 # The request never left: no connection, none free, or the proxy refused.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
@@ -76,7 +80,7 @@ class AzureClient:
         has_effect: bool = False,
     ) -> Json:
         """Ask a service: its JSON object. `has_effect`: sent twice it would do something twice."""
-        content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        content = None if body is None else _written(body)
         headers = {} if content is None else {"Content-Type": "application/json"}
 
         async def send(token: str) -> httpx.Response:
@@ -166,8 +170,46 @@ def _explain(answer: httpx.Response) -> tuple[str, str]:
     error = error if isinstance(error, dict) else {}
     code = body.get("error_code") or error.get("Code") or error.get("code") or answer.headers.get("x-ms-error-code")
     message = error.get("Message") or error.get("message") or body.get("message") or answer.reason_phrase
-    ids = body.get("Correlation") or body.get("correlation")
-    request_id = (ids.get("request") if isinstance(ids, dict) else None) or answer.headers.get("x-ms-request-id")
     place = f"{answer.request.method} {answer.request.url.path.rpartition('/workspaces/')[2]}"
-    told = f"{code or 'error'}: {message} (HTTP {answer.status_code} to {place}"
-    return str(code or ""), redact(told + (f", request id {request_id})" if request_id else ")"))
+    facts = [f"HTTP {answer.status_code} to {place}"]
+    facts += [f"request id {request_id}"] if (request_id := _request_id(body, answer.headers)) else []
+    facts += [f"payload {digest}"] if (digest := _payload_digest(answer)) else []
+    # Apart from each other: however long the message is, the rest must not be cut off.
+    told = redact(f"{code or 'error'}: {message}")
+    return str(code or ""), f"{told} ({redact(', '.join(facts))})"
+
+
+def facts_of(told: Json, body: Json) -> str:
+    """Of a refusal inside an answer: by which request and of what, to stand behind its message."""
+    request_id = _request_id(told, {})
+    return (f", request id {request_id}" if request_id else "") + f", payload {_digest(_written(body))}"
+
+
+def _request_id(body: Json, headers: Mapping[str, str]) -> str | None:
+    """By what Azure's support finds the request again; each of its services tells it elsewhere."""
+    ids = body.get("Correlation") or body.get("correlation")
+    ids = ids if isinstance(ids, dict) else {}
+    told = [ids.get(name) for name in ("request", "RequestId", "operation")]
+    told += [headers.get(name) for name in ("x-ms-request-id", "x-ms-correlation-request-id", "x-request-id")]
+    return next((str(found)[:_LONGEST_ID] for found in told if found), None)
+
+
+def _payload_digest(answer: httpx.Response) -> str | None:
+    """Of what is refused for good: whether the same is sent again later, or something else."""
+    if not 400 <= answer.status_code < 500 or answer.status_code in _NO_REFUSALS:
+        return None
+    try:
+        content = answer.request.content
+    except httpx.RequestNotRead:
+        # A file that was streamed, which says itself what it is.
+        md5 = answer.request.headers.get("content-md5")
+        return None if md5 is None else f"md5:{base64.b64decode(md5).hex()}"
+    return _digest(content) if content else None
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _written(body: Json) -> bytes:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()

@@ -2,6 +2,8 @@
 
 from runmirror.db import create_engine
 from runmirror.mirror import status
+from runmirror.mirror.verify import records
+from runmirror.mirror.verify.wire import VerificationAnswer
 from runmirror.mirror.wire import MirrorStatusAnswer
 from runmirror.settings import Settings
 
@@ -10,7 +12,9 @@ async def read_status(settings: Settings, database_url: str) -> MirrorStatusAnsw
     engine = create_engine(settings, database_url)
     try:
         async with engine.connect() as connection:
-            return MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
+            answer = MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
+            answer.verification = VerificationAnswer.of(await records.summary(connection))
+            return answer
     finally:
         await engine.dispose()
 
@@ -34,6 +38,11 @@ def describe(current: MirrorStatusAnswer) -> str:
         f"throughput    {current.points_per_second:.1f} points/s, {current.runs_per_minute:.1f} runs/min",
         f"last contact  {contact}",
     ]
+    if (checked := current.verification) is not None and checked.last_verified_at is not None:
+        lines.append(
+            f"verified      {checked.runs_verified} runs in the last day, {checked.runs_different} differ "
+            f"(last at {checked.last_verified_at:%Y-%m-%d %H:%M:%S} UTC)"
+        )
     if current.last_error:
         lines.append(f"last error    {current.last_error}")
     return "\n".join(lines)

@@ -93,6 +93,7 @@ _ROUTE = text(rf"""
         FROM wanted w WHERE m.run_id = w.run_id AND NOT w.is_off AND w.link_was = w.link_id
         RETURNING m.run_id, w.state_was),
     forgotten AS (DELETE FROM mirror_overflows USING moved WHERE mirror_overflows.run_id = moved.run_id),
+    unverified AS (DELETE FROM mirror_verifications USING moved WHERE mirror_verifications.run_id = moved.run_id),
     unshown AS (
         DELETE FROM tags USING moved
         WHERE tags.run_id = moved.run_id AND seq = 0 AND key IN ('{REMOTE_RUN_TAG}', '{PORTAL_TAG}')),

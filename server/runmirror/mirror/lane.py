@@ -17,7 +17,7 @@ from runmirror.mirror.link_queries import Link
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
-from runmirror.mirror.retry import Pause, Postpone, Quarantine, Release, decide, describe
+from runmirror.mirror.retry import EXPECTED, Pause, Postpone, Quarantine, Release, decide, describe
 from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected
 from runmirror.settings import Settings
 
@@ -195,7 +195,7 @@ class Lane:
             log.warning("run %s: Postgres cannot be reached: %s", lease.run_id.hex, type(error).__name__)
             self._unreleased.append(lease)
         except Exception as error:
-            if not isinstance(error, TargetError):
+            if not isinstance(error, EXPECTED):
                 log.exception("run %s could not be mirrored", lease.run_id.hex)
             await self._failed(target, lease, error)
         else:

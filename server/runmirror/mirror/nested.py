@@ -10,11 +10,12 @@ from runmirror.entities import Tag
 from runmirror.mirror.target import ParentNotMirrored
 
 PARENT_TAG = "mlflow.parentRunId"
+ROOT_TAG = "mlflow.rootRunId"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 # An id of ours means nothing in the workspace: where there is no remote id it goes by another name. The root of a
 # nested run is known to the workspace by itself.
-OTHER_NAMES = {PARENT_TAG: "runmirror.parent_run_id", "mlflow.rootRunId": "runmirror.root_run_id"}
+OTHER_NAMES = {PARENT_TAG: "runmirror.parent_run_id", ROOT_TAG: "runmirror.root_run_id"}
 
 _PARENT = text("""
     WITH RECURSIVE up AS (
@@ -61,6 +62,13 @@ async def remote_parent(connection: AsyncConnection, run_id: UUID, parent_run_id
 async def hasten(connection: AsyncConnection, run_id: UUID, parent_run_id: str) -> None:
     """A live run waits for its parent: let it not wait for all of the past."""
     await connection.execute(_HASTEN, {"run_id": run_id, "parent_id": UUID(parent_run_id)})
+
+
+def names_there(key: str) -> tuple[str, ...]:
+    """By which names a tag may stand in the workspace, where it is to be deleted; that of the root is not ours."""
+    if key == PARENT_TAG:
+        return key, OTHER_NAMES[key]
+    return (OTHER_NAMES.get(key, key),)
 
 
 def renamed(tags: tuple[Tag, ...], remote_parent_id: str | None) -> tuple[Tag, ...]:

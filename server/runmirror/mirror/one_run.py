@@ -56,10 +56,10 @@ log = logging.getLogger(__name__)
 
 _NOW = timedelta(0)
 
-_STAGE_TAG = "runmirror.lifecycle_stage"
+STAGE_TAG = "runmirror.lifecycle_stage"
 # The mirror's own, which always have their place; that of the parent may have to go by its other name.
 _OWN_TAGS = (
-    "runmirror.run_id", "runmirror.source", "runmirror.experiment_name", overflow.OVERFLOW_TAG, _STAGE_TAG,
+    "runmirror.run_id", "runmirror.source", "runmirror.experiment_name", overflow.OVERFLOW_TAG, STAGE_TAG,
     *nested.OTHER_NAMES.values(),
 )  # fmt: skip
 _INPUTS_PER_REQUEST = 50
@@ -240,10 +240,15 @@ class OneRun:
         read_back = ReadBack(self._target, remote)
         points = await read_back.missing_points(translation.points, self._uncertain_upto)
         for key in translation.deleted_tags:
-            await self._target.delete_tag(remote, nested.OTHER_NAMES.get(key, key))
+            for name in nested.names_there(key):
+                await self._target.delete_tag(remote, name)
         tags = translation.tags
         if any(tag.key in nested.OTHER_NAMES for tag in tags):
             tags = nested.renamed(tags, await self._parent(page.source))
+            is_new = not (self._lease.watermark or self._uncertain_upto)
+            if not is_new and nested.PARENT_TAG not in {tag.key for tag in tags}:
+                # The parent it had before may stand there.
+                await self._target.delete_tag(remote, nested.PARENT_TAG)
         harmless = Tag("runmirror.source", self._settings.mirror_source)
         delivery = Delivery(self._target, remote, self._limits, read_back.missing, harmless)
         metrics = [point.metric for point in points]
@@ -332,9 +337,9 @@ class OneRun:
         if policy == "archive" and (is_deleted or self._told is None):
             await self._target.set_hidden(remote, is_deleted)
         if policy == "keep" and is_deleted:
-            await self._target.log_batch(remote, Batch(tags=(Tag(_STAGE_TAG, state.stage),)))
+            await self._target.log_batch(remote, Batch(tags=(Tag(STAGE_TAG, state.stage),)))
         elif policy == "keep":
-            await self._target.delete_tag(remote, _STAGE_TAG)
+            await self._target.delete_tag(remote, STAGE_TAG)
 
     async def _is_deleted(self, remote: RemoteRun) -> bool:
         return await self._target.stage_of(remote) is LifecycleStage.DELETED

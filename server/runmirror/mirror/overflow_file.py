@@ -134,9 +134,11 @@ class OverflowFile:
 
 
 def _wire(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A point as MLflow writes it: JSON has no NaN."""
-    value = row["value"]
-    return {"value": "NaN" if math.isnan(value) else value, "timestamp": row["timestamp_ms"], "step": row["step"]}
+    """A point as MLflow writes it: JSON has no NaN and no infinities."""
+    value: float | str = row["value"]
+    if not math.isfinite(row["value"]):
+        value = "NaN" if math.isnan(row["value"]) else "Infinity" if row["value"] > 0 else "-Infinity"
+    return {"value": value, "timestamp": row["timestamp_ms"], "step": row["step"]}
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -82,12 +82,17 @@ class Report:
     first: tuple[Overflowing, ...]
 
 
+async def decided(connection: AsyncConnection, run_id: UUID) -> dict[tuple[str, str], int]:
+    """Everything of a run that goes to its file: kind and key, and the write from which on."""
+    rows = await connection.execute(_OVERFLOWING, {"run_id": run_id})
+    return {(row.kind, row.key): row.from_seq for row in rows}
+
+
 async def read_held(connection: AsyncConnection, page: Page, limits: Limits) -> Held:
     """What is decided of the run, and who has a place, for the kinds that the page holds."""
     run: dict[str, object] = {"run_id": page.source.run_id}
-    rows = await connection.execute(_OVERFLOWING, run)
     held = Held(
-        {(row.kind, row.key): row.from_seq for row in rows},
+        await decided(connection, page.source.run_id),
         points=page.source.overflow.points,
         points_upto=page.source.overflow.points_upto,
     )

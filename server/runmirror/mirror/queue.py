@@ -11,6 +11,9 @@ behind live runs (`backfill`). Before a run can be claimed it is decided for whi
 holds a lease names its token in every change; with the token gone to another, nothing changes and `LeaseLost` is
 raised. Only the database's clock is asked. Whoever changes rows of several tables does so in the order runs, mirrors,
 tags.
+
+`replay` is in `runmirror.mirror.quarantine`. A current run whose copy lacks something becomes due again by a repair:
+see `runmirror.mirror.verify.records`.
 """
 
 import json

@@ -11,8 +11,8 @@ LONGEST = 2000
 
 
 def redact(text: str) -> str:
-    """`text` without queries of URLs, tokens and signatures, on one line and not too long."""
+    """`text` without queries of URLs, tokens and signatures, on one line, fit for a terminal, and not too long."""
     text = _QUERY.sub(r"\1", text.encode("utf-8", "replace").decode())
     text = _JWT.sub("…", _SIGNATURE.sub(r"\1=…", _BEARER.sub(r"\1 …", text)))
-    text = " ".join(text.split()).replace("\x00", "")
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

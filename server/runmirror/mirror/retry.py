@@ -14,6 +14,8 @@ from runmirror.mirror.target import (
 )
 from runmirror.settings import Settings
 
+# What can happen without any mistake of ours.
+EXPECTED = (TargetError, ParentNotMirrored, RunRestored, SourceChanged, SourceUnavailable)
 MAX_ATTEMPTS = 10
 _FIRST_WAIT = timedelta(seconds=1)
 
@@ -83,6 +85,6 @@ def backoff(failures: int, jitter: float, settings: Settings) -> timedelta:
 
 def describe(error: BaseException) -> str:
     """What may be stored and shown: our own errors speak for themselves, of others only the kind is told."""
-    if isinstance(error, TargetError | ParentNotMirrored | RunRestored | SourceChanged | SourceUnavailable):
+    if isinstance(error, EXPECTED):
         return str(error)
     return f"unexpected {type(error).__name__} (see the worker's log)"

@@ -5,6 +5,8 @@ from fastapi import APIRouter, Request
 from runmirror.db import ReadConnection
 from runmirror.errors import RunNotFound
 from runmirror.mirror import overflow_queries, status
+from runmirror.mirror.verify import records
+from runmirror.mirror.verify.wire import RunVerificationAnswer, VerificationAnswer
 from runmirror.mirror.wire import MirrorStatusAnswer, RunMirrorAnswer
 from runmirror.routing import Permission, route
 from runmirror.runs.writes import parse_run_id
@@ -19,7 +21,9 @@ _MOST_LISTED = 1000
 async def get_mirror(request: Request, connection: ReadConnection) -> MirrorStatusAnswer:
     """The linked workspaces, how far behind the mirror is, and what is wrong if something is."""
     settings: Settings = request.app.state.settings
-    return MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
+    answer = MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
+    answer.verification = VerificationAnswer.of(await records.summary(connection))
+    return answer
 
 
 @route(router, "GET", "/api/runmirror/v1/runs/{run_id}/mirror", permission=Permission.READ)
@@ -28,6 +32,8 @@ async def get_run_mirror(run_id: str, connection: ReadConnection) -> RunMirrorAn
     found = await status.run_status(connection, parse_run_id(run_id))
     if found is None:
         raise RunNotFound(run_id)
-    if not found.partial:
-        return RunMirrorAnswer.of(found)
-    return RunMirrorAnswer.of(found, await overflow_queries.report(connection, found.run_id, _MOST_LISTED))
+    report = await overflow_queries.report(connection, found.run_id, _MOST_LISTED) if found.partial else None
+    answer = RunMirrorAnswer.of(found, report)
+    if (record := await records.of_run(connection, found.run_id)) is not None:
+        answer.verification = RunVerificationAnswer.of(record)
+    return answer

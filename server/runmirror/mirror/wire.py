@@ -6,6 +6,7 @@ from typing import Self
 from runmirror.mirror.overflow import PATH, Overflowing
 from runmirror.mirror.overflow_queries import Report
 from runmirror.mirror.status import MirrorStatus, RunMirrorStatus, WorkspaceStatus
+from runmirror.mirror.verify.wire import RunVerificationAnswer, VerificationAnswer
 from runmirror.wire import Wire
 
 
@@ -78,6 +79,7 @@ class MirrorStatusAnswer(Wire):
     bytes_per_second: float
     runs_per_minute: float
     workspaces: list[WorkspaceAnswer]
+    verification: VerificationAnswer | None = None
 
     @classmethod
     def of(cls, status: MirrorStatus) -> Self:
@@ -154,6 +156,7 @@ class RunMirrorAnswer(Wire):
     workspace: str | None = None
     backfill: bool
     overflow: OverflowAnswer | None = None
+    verification: RunVerificationAnswer | None = None  # what was found when the copy was last read back
 
     @classmethod
     def of(cls, status: RunMirrorStatus, report: Report | None = None) -> Self:

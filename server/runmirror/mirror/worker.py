@@ -20,6 +20,7 @@ from runmirror.mirror import link as links
 from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.lane import DATABASE_WAIT_S, Lane, OpenTarget
 from runmirror.mirror.one_run import Tools
+from runmirror.mirror.verify.session import sample_now_and_then
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,15 @@ class Worker:
         listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs")
         artifacts = Artifacts(self._tools.store, reading=self._engine.connect, writing=self._engine.begin)
         watcher = asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads")
+        sampling = sample_now_and_then(self._settings, self._engine, self._tools.store)
+        sampler = asyncio.create_task(sampling, name="verify a sample")
         try:
             while not self._stopping:
                 await self._wait(await self._step_or_wait())
         finally:
             await cancel(listener)
             await cancel(watcher)
+            await cancel(sampler)
             await self._wind_up()
 
     async def stop(self) -> None:

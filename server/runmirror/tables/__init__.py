@@ -18,7 +18,13 @@ from runmirror.tables.logged_models import (
     logged_model_tags,
     logged_models,
 )
-from runmirror.tables.mirrors import mirror_links, mirror_throughput, mirrored_experiments, mirrors
+from runmirror.tables.mirrors import (
+    mirror_links,
+    mirror_throughput,
+    mirror_verifications,
+    mirrored_experiments,
+    mirrors,
+)
 from runmirror.tables.pending_uploads import pending_uploads
 from runmirror.tables.registry import (
     model_version_tags,
@@ -63,6 +69,7 @@ __all__ = [
     "metrics",
     "mirror_links",
     "mirror_throughput",
+    "mirror_verifications",
     "mirrored_experiments",
     "mirrors",
     "model_inputs",

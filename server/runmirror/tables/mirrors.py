@@ -57,6 +57,7 @@ mirrors = Table(
     Index("ix_mirrors_lease_expires_at", "lease_expires_at", postgresql_where=text("state = 'leased'")),
     Index("ix_mirrors_partial", "run_id", postgresql_where=text("partial")),
     Index("ix_mirrors_behind_since", "behind_since", postgresql_where=text("behind_since IS NOT NULL")),
+    Index("ix_mirrors_quarantined", "run_id", postgresql_where=text("state = 'quarantined'")),
     postgresql_with={"fillfactor": "80"},
 )
 
@@ -107,6 +108,7 @@ mirror_links = Table(
     Column("last_contact_at", DateTime(timezone=True)),
     Column("last_error", Text),
     Column("last_error_at", DateTime(timezone=True)),
+    Column("sampled_at", DateTime(timezone=True)),  # when a worker last began to verify a sample
     Column("backfill_at", DateTime(timezone=True)),  # up to when the pace of the past is used up
     Index("uq_mirror_links_name", text("lower(name)"), unique=True),
     Index("uq_mirror_links_workspace_id", text("lower(workspace_id)"), unique=True),
@@ -122,4 +124,17 @@ mirror_throughput = Table(
     Column("runs", BigInteger, nullable=False, server_default="0"),
     Column("points", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
+)
+
+# What was last found when a run's copy was read back and compared.
+mirror_verifications = Table(
+    "mirror_verifications",
+    metadata,
+    Column("run_id", UUID, primary_key=True),
+    Column("verified_at", DateTime(timezone=True), nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("differences", JSONB, nullable=False, server_default="[]"),  # the first hundred
+    CheckConstraint("verdict IN ('equal', 'different', 'repairing')", name="verdict"),
+    Index("ix_mirror_verifications_verified_at", "verified_at"),
+    Index("ix_mirror_verifications_different", "run_id", postgresql_where=text("verdict = 'different'")),
 )
