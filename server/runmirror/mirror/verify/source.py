@@ -101,8 +101,8 @@ class Expected:
 
 
 _STAND = text("""
-    SELECT run_id, seq, state, watermark, mirrored_at, last_error_at, mirrors.remote_experiment_id, remote_run_id,
-        remote_name, lower(mirror_links.workspace_id) AS workspace_id
+    SELECT run_id, seq, state, watermark, mirrored_at, mirrors.last_error_at, mirrors.remote_experiment_id,
+        remote_run_id, remote_name, lower(mirror_links.workspace_id) AS workspace_id
     FROM runs JOIN mirrors USING (run_id) LEFT JOIN mirrored_experiments USING (experiment_id, link_id)
         LEFT JOIN mirror_links USING (link_id)
     WHERE run_id = :run_id
@@ -129,7 +129,7 @@ async def pages(engine: AsyncEngine, run_id: UUID, most: int) -> AsyncIterator[t
     """All that was ever written to the run, with the first write of each page."""
     watermark = 0
     while True:
-        everything = Lease(run_id, _NOBODY, watermark, 0, 0, 0, None, None)
+        everything = Lease(run_id, _NOBODY, watermark, 0, 0, 0, None, None, 0, backfill=False)
         async with engine.connect() as connection:
             page = await queries.read_page(connection, everything, most)
         if page is None:
