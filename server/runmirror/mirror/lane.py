@@ -151,13 +151,15 @@ class Lane:
         if self._outage and not self.running:
             await self._probe(target)
             return self._outage.pause_s
+        # When the past has all its places, the end of one of its runs wakes the lane.
+        is_full = most_past <= sum(lease.backfill for lease in leases)
         async with self._engine.connect() as connection:
             seconds = await queue.seconds_to_next(
                 connection,
                 debounce=self._debounce,
                 settle=self._settings.mirror_settle,
                 workspace_id=self.link.workspace_id,
-                backfill_rate=self._settings.mirror_backfill_rate,
+                backfill_rate=0 if is_full else self._settings.mirror_backfill_rate,
             )
         return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
 

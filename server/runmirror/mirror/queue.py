@@ -170,7 +170,7 @@ _NEXT = text("""
         (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors
          WHERE state = 'due' AND unrouted IS NOT NULL AND CAST(:workspace_id AS text) IS NULL),
         (SELECT min(lease_expires_at) + CAST(:settle AS interval) FROM mirrors
-         WHERE state = 'leased' AND mirrors.link_id = link.link_id),
+         WHERE state = 'leased' AND mirrors.link_id = link.link_id AND unrouted IS NULL),
         CASE WHEN CAST(:step AS double precision) IS NOT NULL THEN (
             SELECT GREATEST(due_at, link.backfill_at + make_interval(secs => :step)) FROM mirrors
             WHERE state = 'due' AND backfill AND mirrors.link_id = link.link_id AND unrouted IS NULL
