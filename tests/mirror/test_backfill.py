@@ -128,7 +128,9 @@ async def test_all_of_the_past_arrives(engine: AsyncEngine, make_worker: MakeWor
 
 
 @pytest.mark.usefixtures("backlog")
-async def test_the_past_leaves_a_place_free(source: Source, engine: AsyncEngine, make_worker: MakeWorker) -> None:
+async def test_the_past_leaves_a_place_free(
+    source: Source, engine: AsyncEngine, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While each run of the past takes for ever, a live one goes through."""
     target = MemoryTarget()
     forever = asyncio.Event()
@@ -148,9 +150,20 @@ async def test_the_past_leaves_a_place_free(source: Source, engine: AsyncEngine,
                 if await connection.scalar(text("SELECT count(*) FROM mirrors WHERE state = 'leased'")) == 2:
                     break
             await asyncio.sleep(0.02)
-        live = await source.run("live")
-        while (await live.mirror()).state != "current":
-            await asyncio.sleep(0.02)
+        looks = 0
+        claim_runs = queue.claim
+
+        async def counted(*arguments: object, **named: object) -> list[Lease]:
+            nonlocal looks
+            looks += 1
+            return await claim_runs(*arguments, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(queue, "claim", counted)
+        for number in range(5):
+            live = await source.run(f"live {number}")
+            while (await live.mirror()).state != "current":
+                await asyncio.sleep(0.02)
+    assert looks < 60, "who waits for a place does not ask all the time"
     forever.set()
     await worker.stop()
     await running

@@ -222,9 +222,9 @@ async def test_linking_another_workspace_starts_anew_and_fences_off_the_old(
     async with engine.begin() as connection:
         assert not await write_link(connection, Link(WORKSPACE_ID.upper())), "the same workspace"
         assert await write_link(connection, Link(WORKSPACE_ID + "2"))
+    assert await claim(engine, workspace_id=WORKSPACE_ID) == []
     with pytest.raises(LeaseLost):
         await finish(engine, lease_of_other, other)
-    assert await claim(engine, workspace_id=WORKSPACE_ID) == []
     mirror = await run.mirror()
     assert (mirror.state, mirror.watermark, mirror.info_watermark, mirror.remote_run_id) == ("due", 0, 0, None)
     assert {k: v for k, v in (await run.tags()).items() if k.startswith("runmirror.")} == {queue.STATUS_TAG: "pending"}

@@ -1,8 +1,9 @@
 """Which workspace each run goes to, and which runs go nowhere: decided by the worker before it claims.
 
-A write that may change the answer only marks its rows (`mirrors.unrouted`): nobody claims those, and no lease of theirs
-passes its fence any more. `live` rows are decided first; what is decided anew for many runs at once is `past`: whatever
-has to be sent because of it waits behind live runs.
+A write that may change the answer only marks its rows (`mirrors.unrouted`): nobody claims those, and no lease of
+theirs passes its fence any more. `live` rows are decided first; what is decided anew for many runs at once is `past`:
+whatever has to be sent because of it waits behind live runs, and so does what is older than its link. When links
+change, all rows are marked, some at a time (`mirror_reroutes`): no client's write waits for that.
 
     a run's tag `runmirror.mirror` (else its experiment's) says off ──▶ off
     its tag `runmirror.workspace` (else its experiment's) ──▶ the link of that name, ARM id or workspace name, or none
@@ -33,7 +34,7 @@ _SAID = f"""
 
 # A name that no link has leads nowhere, rather than to the wrong workspace.
 _LINK = r"""
-    SELECT l.link_id FROM mirror_links l
+    SELECT l.link_id, l.linked_at FROM mirror_links l
     CROSS JOIN LATERAL (
         SELECT rtrim(lower(COALESCE(own.workspace, theirs.workspace)), '/') AS wanted,
             EXISTS (
@@ -52,7 +53,8 @@ _LINK = r"""
 # case the run comes back there before its holder has heard of it.
 _ROUTE = text(rf"""
     WITH wanted AS MATERIALIZED (
-        SELECT m.run_id, m.state AS state_was, m.link_id AS link_was, m.unrouted = 'past' AS is_past, link.link_id,
+        SELECT m.run_id, m.state AS state_was, m.link_id AS link_was, link.link_id,
+            m.unrouted = 'past' OR COALESCE(m.link_id IS NULL AND m.due_at < link.linked_at, false) AS is_past,
             COALESCE(lower(COALESCE(own.mirror, theirs.mirror)) IN ('off', 'false', 'no', '0'), false) AS is_off
         FROM mirrors m JOIN runs r USING (run_id) JOIN experiments e USING (experiment_id)
             CROSS JOIN LATERAL ({_SAID.format("tags", "run_id = m.run_id")}) AS own
@@ -113,23 +115,53 @@ _ROUTE = text(rf"""
     SELECT count(*) FROM wanted
 """).bindparams(bindparam("run_ids", type_=ARRAY(Uuid)))  # noqa: S608
 
-# What never was anywhere is the past of a workspace that is linked now.
-_MARK_ALL = text(
-    "UPDATE mirrors SET unrouted = CASE WHEN link_id IS NULL THEN 'past' ELSE COALESCE(unrouted, 'past') END"
-)
+# Up to the first row that somebody is writing: nothing else waits for that one.
+_MARK_SOME = text("""
+    WITH going AS (SELECT reroute_id, after_run FROM mirror_reroutes LIMIT 1 FOR UPDATE SKIP LOCKED),
+    batch AS MATERIALIZED (
+        SELECT run_id FROM mirrors WHERE run_id > (SELECT after_run FROM going) ORDER BY run_id LIMIT :most),
+    free AS MATERIALIZED (
+        SELECT run_id FROM mirrors WHERE run_id IN (SELECT run_id FROM batch) FOR UPDATE SKIP LOCKED),
+    busy AS (
+        SELECT run_id FROM batch WHERE NOT EXISTS (SELECT FROM free WHERE free.run_id = batch.run_id)
+        ORDER BY run_id LIMIT 1),
+    next AS MATERIALIZED (
+        SELECT run_id FROM free WHERE NOT EXISTS (SELECT FROM busy) OR run_id < (SELECT run_id FROM busy)),
+    marked AS (
+        UPDATE mirrors SET unrouted = COALESCE(unrouted, 'past') FROM next WHERE mirrors.run_id = next.run_id),
+    done AS (
+        DELETE FROM mirror_reroutes USING going
+        WHERE mirror_reroutes.reroute_id = going.reroute_id AND NOT EXISTS (SELECT FROM batch)),
+    further AS (
+        UPDATE mirror_reroutes SET after_run = last.run_id
+        FROM going, (SELECT run_id FROM next ORDER BY run_id DESC LIMIT 1) AS last
+        WHERE mirror_reroutes.reroute_id = going.reroute_id)
+    SELECT count(*) FROM next
+""")
+
+_FORGET_REROUTES = text("DELETE FROM mirror_reroutes")
+_REROUTE = text("INSERT INTO mirror_reroutes DEFAULT VALUES")
+
+_IS_PENDING = text("""
+    SELECT EXISTS (SELECT FROM mirror_reroutes) OR EXISTS (SELECT FROM mirrors WHERE unrouted IS NOT NULL)
+""")
 
 
 async def route(connection: AsyncConnection, *, settle: timedelta, most: int = BATCH) -> int:
-    """Decide where up to `most` marked runs go, live ones first; how many were decided."""
+    """Decide where up to `most` marked runs go, live ones first; `most` is returned when there may be more to do."""
+    marked = int(await connection.scalar(_MARK_SOME, {"most": most}) or 0)
     run_ids = list(await connection.scalars(_LOCK, {"most": most}))
     if run_ids:
         await connection.execute(_ROUTE, {"run_ids": run_ids, "settle": settle})
-    return len(run_ids)
+    return max(marked, len(run_ids))
 
 
-async def mark_all(connection: AsyncConnection) -> None:
-    """The linked workspaces, or their patterns, have changed.
+async def is_pending(connection: AsyncConnection) -> bool:
+    """Whether there is anything to decide."""
+    return bool(await connection.scalar(_IS_PENDING))
 
-    Every row is written, marked or not, so that nobody who decides at this moment, by what was, has the last word.
-    """
-    await connection.execute(_MARK_ALL)
+
+async def reroute_all(connection: AsyncConnection) -> None:
+    """The linked workspaces, or their patterns, have changed; the caller sees to it that nobody else changes them."""
+    await connection.execute(_FORGET_REROUTES)
+    await connection.execute(_REROUTE)

@@ -25,9 +25,23 @@ log = logging.getLogger(__name__)
 
 OpenTarget = Callable[[Settings, Link], Awaitable[tuple[Target, Link]]]
 
-DATABASE_WAIT_S = 1.0
+_DATABASE_WAIT_S = 1.0
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours: Postgres is there and refuses
 _CONTACT_EVERY_S = 5.0
+
+
+async def patiently(step: Callable[[], Awaitable[float]]) -> float:
+    """Do a step of a loop; how long to wait after it. Nothing that goes wrong ends the loop."""
+    try:
+        return await step()
+    except _MISTAKES:
+        log.exception("Postgres refuses what the worker asks")
+    except DATABASE_ERRORS as error:
+        log.warning("Postgres cannot be reached: %s", type(error).__name__)
+    except Exception as error:
+        # A mistake of ours must not end the worker: it would be the end of mirroring.
+        log.exception("unexpected %s in the worker", type(error).__name__)
+    return _DATABASE_WAIT_S
 
 
 class Lane:
@@ -93,23 +107,12 @@ class Lane:
 
     async def _loop(self) -> None:
         while not self._closing:
-            delay_s = await self._step_or_wait()
+            delay_s = await patiently(self._step)
             if self._closing:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(delay_s, 0))
             self._wake.clear()
-
-    async def _step_or_wait(self) -> float:
-        try:
-            return await self._step()
-        except DATABASE_ERRORS as error:
-            log.warning("Postgres cannot be reached: %s", type(error).__name__)
-            return DATABASE_WAIT_S
-        except Exception as error:
-            # A mistake of ours must not end the lane: it would be the end of mirroring.
-            log.exception("unexpected %s in the worker", type(error).__name__)
-            return DATABASE_WAIT_S
 
     async def _step(self) -> float:
         """Start what can be started; how long to wait, unless woken, before looking again."""
@@ -148,13 +151,15 @@ class Lane:
         if self._outage and not self.running:
             await self._probe(target)
             return self._outage.pause_s
+        # When the past has all its places, the end of one of its runs wakes the lane.
+        is_full = most_past <= sum(lease.backfill for lease in leases)
         async with self._engine.connect() as connection:
             seconds = await queue.seconds_to_next(
                 connection,
                 debounce=self._debounce,
                 settle=self._settings.mirror_settle,
                 workspace_id=self.link.workspace_id,
-                backfill_rate=self._settings.mirror_backfill_rate,
+                backfill_rate=0 if is_full else self._settings.mirror_backfill_rate,
             )
         return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
 

@@ -62,7 +62,10 @@ _FORGET_LIMITS = text("DELETE FROM mirror_limits WHERE link_id = :link_id")
 _FORGET_EXPERIMENTS = text("DELETE FROM mirrored_experiments WHERE link_id = :link_id")
 
 _COUNT_BEHIND = text("""
-    SELECT count(*) FROM mirrors WHERE state <> 'off' AND (behind_since IS NOT NULL OR unrouted IS NOT NULL)
+    SELECT count(*) FROM mirrors
+    WHERE state <> 'off' AND (
+        behind_since IS NOT NULL OR unrouted IS NOT NULL
+        OR NOT EXISTS (SELECT FROM mirror_links WHERE mirror_links.link_id = mirrors.link_id))
 """)
 
 _NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', '')")
@@ -143,7 +146,7 @@ async def _only_default(connection: AsyncConnection, link: Link) -> None:
 
 
 async def _changed(connection: AsyncConnection) -> None:
-    await destinations.mark_all(connection)
+    await destinations.reroute_all(connection)
     await connection.execute(_NOTIFY)
 
 

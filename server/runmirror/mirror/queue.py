@@ -82,7 +82,11 @@ _MARK_EXPERIMENT_BEHIND = text(f"""
 """)  # noqa: S608
 
 _MARK_UNROUTED = text(f"""
-    WITH marked AS (UPDATE mirrors SET unrouted = 'live' WHERE run_id = :run_id RETURNING run_id)
+    WITH marked AS (
+        UPDATE mirrors SET
+            unrouted = 'live',
+            due_at = CASE WHEN link_id IS NULL AND state = 'due' THEN GREATEST(due_at, now()) ELSE due_at END
+        WHERE run_id = :run_id RETURNING run_id)
     SELECT pg_notify('{CHANNEL}', '') FROM marked
 """)  # noqa: S608
 
@@ -166,9 +170,10 @@ _NEXT = text("""
     SELECT extract(epoch FROM min(LEAST(
         (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors
          WHERE state = 'due' AND NOT backfill AND mirrors.link_id = link.link_id AND unrouted IS NULL),
-        (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors WHERE state = 'due' AND unrouted IS NOT NULL),
+        (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors
+         WHERE state = 'due' AND unrouted IS NOT NULL AND CAST(:workspace_id AS text) IS NULL),
         (SELECT min(lease_expires_at) + CAST(:settle AS interval) FROM mirrors
-         WHERE state = 'leased' AND mirrors.link_id = link.link_id),
+         WHERE state = 'leased' AND mirrors.link_id = link.link_id AND unrouted IS NULL),
         CASE WHEN CAST(:step AS double precision) IS NOT NULL THEN (
             SELECT GREATEST(due_at, link.backfill_at + make_interval(secs => :step)) FROM mirrors
             WHERE state = 'due' AND backfill AND mirrors.link_id = link.link_id AND unrouted IS NULL

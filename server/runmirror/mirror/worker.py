@@ -13,12 +13,12 @@ from runmirror.artifacts import pending
 from runmirror.artifacts.files import Store
 from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
-from runmirror.db import DATABASE_ERRORS, create_engine
+from runmirror.db import create_engine
 from runmirror.listen import cancel, listen
 from runmirror.mirror import destinations, link_queries, queue, throughput
 from runmirror.mirror import link as links
 from runmirror.mirror.keeper import clock_s
-from runmirror.mirror.lane import DATABASE_WAIT_S, Lane, OpenTarget
+from runmirror.mirror.lane import Lane, OpenTarget, patiently
 from runmirror.mirror.one_run import Tools
 from runmirror.mirror.verify.session import sample_now_and_then
 from runmirror.settings import Settings
@@ -59,7 +59,7 @@ class Worker:
         sampler = asyncio.create_task(sampling, name="verify a sample")
         try:
             while not self._stopping:
-                await self._wait(await self._step_or_wait())
+                await self._wait(await patiently(self._step))
         finally:
             await cancel(listener)
             await cancel(watcher)
@@ -81,7 +81,7 @@ class Worker:
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    delay = await self._step_or_wait()
+                    delay = await patiently(self._step)
                     if not any(lane.running for lane in self._lanes.values()) and await self._is_done():
                         return
                     await self._wait(delay)
@@ -91,19 +91,9 @@ class Worker:
     async def _is_done(self) -> bool:
         rate = self._settings.mirror_backfill_rate
         async with self._engine.connect() as connection:
-            seconds = await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate)
-        return seconds is None
-
-    async def _step_or_wait(self) -> float:
-        try:
-            return await self._step()
-        except DATABASE_ERRORS as error:
-            log.warning("Postgres cannot be reached: %s", type(error).__name__)
-            return DATABASE_WAIT_S
-        except Exception as error:
-            # A mistake of ours must not end the worker: it would be the end of mirroring.
-            log.exception("unexpected %s in the worker", type(error).__name__)
-            return DATABASE_WAIT_S
+            if await destinations.is_pending(connection):
+                return False
+            return await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate) is None
 
     async def _wait(self, delay_s: float) -> None:
         with suppress(TimeoutError):

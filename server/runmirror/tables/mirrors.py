@@ -115,6 +115,14 @@ mirror_links = Table(
     Index("uq_mirror_links_is_default", "is_default", unique=True, postgresql_where=text("is_default")),
 )
 
+# There while the routes of all runs are to be decided anew: up to which run they are marked for that.
+mirror_reroutes = Table(
+    "mirror_reroutes",
+    metadata,
+    Column("reroute_id", Integer, Identity(), primary_key=True),
+    Column("after_run", UUID, nullable=False, server_default="00000000-0000-0000-0000-000000000000"),
+)
+
 # What one worker sent in one minute.
 mirror_throughput = Table(
     "mirror_throughput",
