@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.mirror.queue import CHANNEL, STATUS_TAG
+from runmirror.mirror.own_tags import STATUS_TAG
+from runmirror.mirror.queue import CHANNEL
 
 MOST = 1000
 NOTHING_BEFORE = UUID(int=0)

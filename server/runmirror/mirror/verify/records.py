@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.mirror.queue import CHANNEL, STATUS_TAG
+from runmirror.mirror.own_tags import STATUS_TAG
+from runmirror.mirror.queue import CHANNEL
 from runmirror.mirror.verify.differences import STATE, Kind
 from runmirror.mirror.verify.verdicts import Outcome, Verdict
 

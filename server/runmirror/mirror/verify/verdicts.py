@@ -92,8 +92,8 @@ async def verify(
 def judge(run_id: UUID, before: Seen | None, now: Seen, *, last: bool) -> Verdict | None:
     """What two looks say together; None when another one is needed."""
     if now.stand is None or now.stand.state == "off":
-        reason = "there is no such run" if now.stand is None else "it is kept out of the mirror"
-        return Verdict(run_id, Outcome.UNCHECKED, reason=reason, stand=now.stand)
+        why = "there is no such run" if now.stand is None else "it is kept out of the mirror"
+        return Verdict(run_id, Outcome.UNCHECKED, reason=why, stand=now.stand)
     if now.differences == ():
         return Verdict(run_id, Outcome.EQUAL, stand=now.stand)
     if before is not None and before.differences is not None and now.differences and before.stand == now.stand:
