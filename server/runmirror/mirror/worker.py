@@ -19,14 +19,14 @@ from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
 from runmirror.mirror import link as links
-from runmirror.mirror import queue, status, throughput
+from runmirror.mirror import pulse, queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link import Link
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.mirror.retry import Pause, Postpone, Quarantine, Release, decide, describe
-from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected
+from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected, TargetThrottled
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,16 +69,20 @@ class Worker:
     async def run(self) -> None:
         """Mirror until `stop`."""
         url = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs")
         artifacts = Artifacts(self._tools.store, reading=self._engine.connect, writing=self._engine.begin)
-        watcher = asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads")
+        beside = [
+            asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs"),
+            asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads"),
+            asyncio.create_task(pulse.pulse(self._engine, self.worker_id), name="sign of life"),
+        ]
         try:
             while not self._stopping:
                 await self._wait(await self._step_or_wait())
         finally:
-            await cancel(listener)
-            await cancel(watcher)
+            for task in beside:
+                await cancel(task)
             await self._wind_up()
+            await pulse.take_leave(self._engine, self.worker_id)
 
     async def stop(self) -> None:
         """Ask `run` to end: pages in hand are finished, leases given back."""
@@ -158,6 +162,7 @@ class Worker:
             if clock_s() - self._forgot_at > _FORGET_EVERY_S:
                 self._forgot_at = clock_s()
                 await throughput.forget_old(connection)
+                await pulse.forget_old(connection)
             seconds = await queue.seconds_to_next(
                 connection, debounce=self._debounce, settle=self._settings.mirror_settle
             )
@@ -284,12 +289,16 @@ class Worker:
 
     async def _pause(self, error: Exception, wait: timedelta) -> None:
         """Stop trying for a while, and say why where operators look."""
-        if not self._outage.failed(wait):
-            return
-        log.warning("the workspace cannot be used; next attempt in %.1f s: %s", wait.total_seconds(), describe(error))
+        is_news = self._outage.failed(wait)
+        told, wait_s = describe(error), wait.total_seconds()
+        if is_news:
+            log.warning("the workspace cannot be used; next attempt in %.1f s: %s", wait_s, told)
         with suppress(*DATABASE_ERRORS):
             async with self._engine.begin() as connection:
-                await status.note_outage(connection, describe(error))
+                if is_news:
+                    await status.note_outage(connection, told)
+                throttled = isinstance(error, TargetThrottled)
+                await throughput.record_setback(connection, self.worker_id, throttled=throttled)
 
     async def _probe(self, target: Target) -> None:
         """Ask whether the outage is over when no run is there to find out."""

@@ -18,7 +18,14 @@ from runmirror.tables.logged_models import (
     logged_model_tags,
     logged_models,
 )
-from runmirror.tables.mirrors import mirror_links, mirror_throughput, mirrored_experiments, mirrors
+from runmirror.tables.mirrors import (
+    mirror_lag,
+    mirror_links,
+    mirror_throughput,
+    mirror_workers,
+    mirrored_experiments,
+    mirrors,
+)
 from runmirror.tables.pending_uploads import pending_uploads
 from runmirror.tables.registry import (
     model_version_tags,
@@ -61,8 +68,10 @@ __all__ = [
     "logged_models",
     "metadata",
     "metrics",
+    "mirror_lag",
     "mirror_links",
     "mirror_throughput",
+    "mirror_workers",
     "mirrored_experiments",
     "mirrors",
     "model_inputs",

@@ -1,6 +1,6 @@
 """How far each run is copied into the workspace. The states are drawn in `runmirror.mirror.queue`."""
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, DateTime, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, DateTime, Double, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from runmirror.tables.base import metadata
@@ -92,4 +92,27 @@ mirror_throughput = Table(
     Column("runs", BigInteger, nullable=False, server_default="0"),
     Column("points", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("overflowed", BigInteger, nullable=False, server_default="0"),  # what went to overflow files instead
+    Column("throttles", BigInteger, nullable=False, server_default="0"),  # attempts that the workspace throttled
+    Column("outages", BigInteger, nullable=False, server_default="0"),  # attempts when it could not be used
+)
+
+# Workers that run: a row is renewed while its worker lives, and deleted when it stops in good order.
+mirror_workers = Table(
+    "mirror_workers",
+    metadata,
+    Column("worker_id", UUID, primary_key=True),
+    Column("name", Text, nullable=False),  # machine and process
+    Column("version", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+)
+
+# How far behind the mirror was in each minute of the last day: the worst that any worker saw.
+mirror_lag = Table(
+    "mirror_lag",
+    metadata,
+    Column("minute", DateTime(timezone=True), primary_key=True),
+    Column("lag_s", Double, nullable=False),
+    Column("runs_behind", BigInteger, nullable=False),
 )
