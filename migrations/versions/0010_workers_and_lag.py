@@ -22,7 +22,6 @@ def upgrade() -> None:
         "mirror_lag",
         sa.Column("minute", sa.DateTime(timezone=True), primary_key=True),
         sa.Column("lag_s", sa.Double, nullable=False),
-        sa.Column("runs_behind", sa.BigInteger, nullable=False),
     )
     for name in ("overflowed", "throttles", "outages"):  # small constant defaults: no row is rewritten
         op.add_column("mirror_throughput", sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))

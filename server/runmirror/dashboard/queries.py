@@ -1,5 +1,6 @@
 """What the pages show, beside `mirror.overview`."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -7,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.wire import RUN_ID
-
 _NONE, _LAST = UUID(int=0), UUID(int=2**128 - 1)
+_DIGITS = re.compile(r"[0-9a-f]{1,32}\Z")
+_LIKE = re.compile(r"[\\%_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ _RUNS = {
     state: text(f"""
         {_LINE}
         WHERE {condition} AND run_id BETWEEN :first AND :last AND run_id <> :after
-            AND (:wanted = '' OR strpos(lower(runs.name), lower(:wanted)) > 0 OR starts_with(run_id::text, :id_part)
-                OR strpos(lower(experiments.name), lower(:wanted)) > 0)
+            AND (:wanted = '' OR run_id BETWEEN :id_from AND :id_to OR runs.name ILIKE :pattern
+                OR experiment_id = ANY (SELECT experiment_id FROM experiments WHERE name ILIKE :pattern))
         ORDER BY run_id DESC LIMIT :most
     """)
     for state, condition in _STATES.items()
@@ -107,19 +108,25 @@ async def troubled(connection: AsyncConnection, most: int) -> list[RunLine]:
 
 async def runs(connection: AsyncConnection, *, wanted: str, state: str, after: UUID | None, most: int) -> list[RunLine]:
     """Runs in a state of `STATES` whose name or experiment's name contains `wanted`, or whose id begins with it."""
-    digits = wanted.lower().replace("-", "")
-    values = {"wanted": wanted, "id_part": _as_written(digits), "first": _NONE, "last": after or _LAST, "most": most}
-    values["after"] = after or _NONE
-    if RUN_ID.match(digits):
+    id_from, id_to = _ids_beginning_with(wanted.lower().replace("-", ""))
+    values = {
+        "wanted": wanted, "pattern": f"%{_LIKE.sub(_escaped, wanted)}%", "id_from": id_from, "id_to": id_to,
+        "first": _NONE, "last": after or _LAST, "after": after or _NONE, "most": most,
+    }  # fmt: skip
+    if id_from == id_to:
         # A whole id is found by the index, where a part of a name makes Postgres look at one run after the other.
-        the_run = {"first": UUID(digits), "last": UUID(digits)}
+        the_run = {"first": id_from, "last": id_to}
         if found := [RunLine(*row) for row in await connection.execute(_RUNS[state], values | the_run)]:
             return found
     return [RunLine(*row) for row in await connection.execute(_RUNS[state], values)]
 
 
-def _as_written(digits: str) -> str:
-    """The beginning of an id as Postgres writes it."""
-    if len(digits) <= 8:
-        return digits
-    return "-".join(filter(None, (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])))
+def _ids_beginning_with(digits: str) -> tuple[UUID, UUID]:
+    """The least and the greatest; what begins no id is between none."""
+    if not _DIGITS.match(digits):
+        return _LAST, _NONE
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
+def _escaped(special: re.Match[str]) -> str:
+    return "\\" + special[0]

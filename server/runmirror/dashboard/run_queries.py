@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.mirror.overflow import Overflowing
 
-MOST_COUNTED = 1_000_000  # points of a run that are counted: beyond, the page says "more than"
+MOST_COUNTED = 250_000  # points of a run that are counted: beyond, the page says "more than"
 
 
 @dataclass(frozen=True, slots=True)

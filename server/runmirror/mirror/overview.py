@@ -87,11 +87,14 @@ class Overview:
         return self.due + self.leased
 
 
-_BEHIND_FOR = ", ".join(
-    f"count(*) FILTER (WHERE state <> 'quarantined' AND width_bucket(extract(epoch FROM now() - behind_since), "
-    f"ARRAY[{', '.join(str(age.total_seconds()) for age in AGES)}]) = {bucket})"
-    for bucket in range(len(AGES) + 1)
-)
+def _behind_for(least: timedelta | None, most: timedelta | None) -> str:
+    """How many have been behind for so long: moments are compared, which costs less than to reckon with ages."""
+    bounds = [] if least is None else [f"behind_since <= now() - interval '{least.total_seconds()} seconds'"]
+    bounds += [] if most is None else [f"behind_since > now() - interval '{most.total_seconds()} seconds'"]
+    return f"count(*) FILTER (WHERE state <> 'quarantined' AND {' AND '.join(bounds)})"
+
+
+_BACKLOG = ", ".join(_behind_for(least, most) for least, most in zip((None, *AGES), (*AGES, None), strict=True))
 
 # Whatever is behind, quarantined runs too, is found by the index on behind_since.
 _OVERVIEW = text(f"""
@@ -109,7 +112,7 @@ _OVERVIEW = text(f"""
                 COALESCE(extract(epoch FROM now() - min(behind_since) FILTER (WHERE state <> 'quarantined')), 0)
                     AS lag_s,
                 GREATEST(extract(epoch FROM now() - min(due_at) FILTER (WHERE state = 'due')), 0) AS oldest_due_s,
-                ARRAY[{_BEHIND_FOR}] AS backlog
+                ARRAY[{_BACKLOG}] AS backlog
             FROM mirrors WHERE behind_since IS NOT NULL) AS behind
         CROSS JOIN (
             SELECT COALESCE(sum(points), 0)::bigint AS points, COALESCE(sum(bytes), 0)::bigint AS bytes,

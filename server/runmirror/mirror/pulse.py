@@ -24,11 +24,10 @@ _BEAT = text("""
 
 # Several workers and several samples share a minute: the worst is kept.
 _SAMPLE = text("""
-    INSERT INTO mirror_lag AS worst (minute, lag_s, runs_behind)
-    SELECT date_trunc('minute', now()), COALESCE(extract(epoch FROM now() - min(behind_since)), 0), count(*)
+    INSERT INTO mirror_lag AS worst (minute, lag_s)
+    SELECT date_trunc('minute', now()), COALESCE(extract(epoch FROM now() - min(behind_since)), 0)
     FROM mirrors WHERE behind_since IS NOT NULL AND state <> 'quarantined'
-    ON CONFLICT (minute) DO UPDATE SET
-        lag_s = GREATEST(worst.lag_s, excluded.lag_s), runs_behind = GREATEST(worst.runs_behind, excluded.runs_behind)
+    ON CONFLICT (minute) DO UPDATE SET lag_s = GREATEST(worst.lag_s, excluded.lag_s)
 """)
 
 _STOPPED = text("DELETE FROM mirror_workers WHERE worker_id = :worker_id")

@@ -114,5 +114,4 @@ mirror_lag = Table(
     metadata,
     Column("minute", DateTime(timezone=True), primary_key=True),
     Column("lag_s", Double, nullable=False),
-    Column("runs_behind", BigInteger, nullable=False),
 )

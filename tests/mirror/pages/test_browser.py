@@ -91,7 +91,7 @@ async def fill(database_url: str, folder: Path) -> tuple[dict[str, str], str]:
         )
         await connection.execute(
             text("""
-                INSERT INTO mirror_lag SELECT date_trunc('minute', now()) - interval '1 minute' * n, n, n
+                INSERT INTO mirror_lag SELECT date_trunc('minute', now()) - interval '1 minute' * n, n
                 FROM generate_series(1, 20) AS numbers (n)""")
         )
     await source.run("waiting")

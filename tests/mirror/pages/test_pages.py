@@ -259,7 +259,7 @@ async def test_the_last_hour_is_drawn_with_what_is_known_and_what_is_not(
     async with engine.begin() as connection:
         await connection.execute(
             text("""
-                INSERT INTO mirror_lag SELECT date_trunc('minute', now()) - interval '1 minute' * n, n * 60, n
+                INSERT INTO mirror_lag SELECT date_trunc('minute', now()) - interval '1 minute' * n, n * 60
                 FROM generate_series(1, 30) AS numbers (n)""")
         )
         await connection.execute(
@@ -281,6 +281,8 @@ async def test_the_last_hour_is_drawn_with_what_is_known_and_what_is_not(
 async def test_pages_allow_nothing_from_elsewhere_and_link_relatively(
     settings: Settings, client: httpx.AsyncClient, poison: SourceRun
 ) -> None:
+    slash = await client.get("/mirror/")
+    assert (slash.status_code, slash.headers["location"]) == (308, "../mirror")
     for path in ("/mirror", "/mirror/runs", f"/mirror/runs/{poison.run_id.hex}", "/mirror/runs/nonsense"):
         answer = await client.get(path)
         policy = answer.headers["content-security-policy"]
