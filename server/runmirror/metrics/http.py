@@ -7,7 +7,7 @@ multiprocess mode, PROMETHEUS_MULTIPROC_DIR), so whichever process is asked tell
 from time import perf_counter
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +16,8 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 NO_ROUTE = "none"
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # when a count began would double the series, and nobody asks
 
 
 class HttpMetrics:

@@ -75,7 +75,7 @@ async def fill(database_url: str, folder: Path) -> tuple[dict[str, str], str]:
     much = await source.run("much")
     await much.log(metrics=points("m", 9), params={f"p{n:03}": "v" for n in range(260)}, tags={"notes": "clay " * 300})
     await much.finish()
-    poison = {name: await source.run(name) for name in ("by keyboard", "by mouse", "while we look")}
+    poison = {name: await source.run(name) for name in ("by keyboard", "by mouse", "while we look", "from elsewhere")}
     for run in poison.values():
         await run.log(metrics=points("m", 1))
         refusal = TargetRejected(REFUSAL)
@@ -217,6 +217,21 @@ def test_a_run_is_searched_and_replayed_from_its_own_page(seeded: Seeded, browse
         page.get_by_role("button", name="Replay: by mouse").click()
         expect(page.get_by_role("status")).to_contain_text("The run is due now")
     assert seeded.state(run_id) == "due"
+
+
+def test_a_form_on_another_site_presses_no_button(seeded: Seeded, browser: Browser) -> None:
+    run_id = seeded.runs["from elsewhere"]
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(
+        f"data:text/html,<form method=post action={seeded.url}/mirror/runs/{run_id}/retry><button>win</button></form>"
+    )
+    with page.expect_response("**/retry") as answered:
+        page.get_by_role("button", name="win").click()
+    assert answered.value.status == 403
+    assert "PERMISSION_DENIED" in answered.value.text()
+    context.close()
+    assert seeded.state(run_id) == "quarantined"
 
 
 def test_a_page_renews_itself_until_it_is_told_to_stop(seeded: Seeded, browser: Browser) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+import shutil
+import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 from asgi_lifespan import LifespanManager
 from prometheus_client import Metric as Family
@@ -143,6 +146,16 @@ async def test_every_name_and_label_in_the_alert_rules_is_in_the_exposition(
         assert rule["annotations"]["summary"]
         for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
             assert re.search(rf"by \([\w, ]*{label}", rule["expr"]) or " by " not in rule["expr"]
+
+
+def test_every_rule_fires_when_it_should_and_none_where_nothing_is_linked(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool on this machine (Debian: the package prometheus)")
+    played = tmp_path / "alerts_test.yml"
+    played.write_text((Path(__file__).parent / "alerts_test.yml").read_text().replace("RULES", str(RULES)))
+    done = subprocess.run([promtool, "test", "rules", str(played)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_however_many_ask_within_a_second_the_database_is_asked_once(engine: AsyncEngine) -> None:
