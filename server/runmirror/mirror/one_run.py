@@ -223,8 +223,9 @@ class OneRun:
                     points_upto=page.upto,
                 )
                 await overflow_queries.record(connection, page.source.run_id, translation)
-                overflowed = Sent(overflowed=len(translation.added))
-                await throughput.record(connection, self._tools.worker_id, overflowed)
+                if translation.added:
+                    overflowed = Sent(overflowed=len(translation.added))
+                    await throughput.record(connection, self._tools.worker_id, overflowed)
         return translation
 
     async def _send(self, page: Page, remote: RemoteRun, translation: Translation) -> Sent:

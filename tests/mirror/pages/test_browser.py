@@ -27,7 +27,7 @@ from tests.mirror.conftest import WORKSPACE_ID
 from tests.mirror.factories import Source, points
 from tests.mirror.memory_target import Failure, MemoryTarget
 from tests.server import serving
-from tests.ui.browser import Filled, chromium, visiting
+from tests.ui.browser import chromium
 
 REFUSAL = (
     "BadRequest: <b>UserError</b> The value of tag 'glaze' contains characters that are not allowed here "
@@ -40,10 +40,9 @@ _numbers = itertools.count()
 class Seeded:
     """A server with a mirrored run, one that overflows, and quarantined ones named after the tests that replay them."""
 
-    def __init__(self, url: str, runs: dict[str, str], remote: str) -> None:
+    def __init__(self, url: str, runs: dict[str, str]) -> None:
         self.url = url
         self.runs = runs
-        self.remote = remote
 
     def state(self, run_id: str) -> str:
         answer = httpx.get(f"{self.url}/api/runmirror/v1/runs/{run_id}/mirror", trust_env=False)
@@ -60,7 +59,7 @@ async def new_database(postgres: str) -> str:
     return make_url(postgres).set(database=name).render_as_string(hide_password=False)
 
 
-async def fill(database_url: str, folder: Path) -> tuple[dict[str, str], str]:
+async def fill(database_url: str, folder: Path) -> dict[str, str]:
     """A worker mirrors one run, is refused others, and is gone when an outage begins."""
     settings = Settings(database_url=database_url, data_dir=folder, mirror_settle=timedelta(0))
     engine = create_async_engine(make_url(database_url).set(drivername="postgresql+asyncpg"))
@@ -97,18 +96,17 @@ async def fill(database_url: str, folder: Path) -> tuple[dict[str, str], str]:
     await source.run("waiting")
     await store.close()
     await engine.dispose()
-    ids = {name: run.run_id.hex for name, run in {**poison, "mirrored": mirrored, "much": much}.items()}
-    return ids, target.of(mirrored.run_id.hex).run_id
+    return {name: run.run_id.hex for name, run in {**poison, "mirrored": mirrored, "much": much}.items()}
 
 
 @pytest.fixture(scope="module")
 def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
     folder = tmp_path_factory.mktemp("dashboard")
     database_url = asyncio.run(new_database(postgres))
-    runs, remote = asyncio.run(fill(database_url, folder))
+    runs = asyncio.run(fill(database_url, folder))
     arguments = ("--no-mirror", "--static-prefix", PREFIX)
     with serving(folder, *arguments, RUNMIRROR_DATABASE_URL=database_url) as server:
-        yield Seeded(server.url + PREFIX, runs, remote)
+        yield Seeded(server.url + PREFIX, runs)
 
 
 @pytest.fixture(scope="module")
@@ -247,15 +245,3 @@ def test_a_page_renews_itself_until_it_is_told_to_stop(seeded: Seeded, browser: 
         page.get_by_role("link", name="stop").click()
         expect(page.get_by_role("link", name="start")).to_be_visible()
         assert page.locator("meta[http-equiv=refresh]").count() == 0
-
-
-def test_mlflows_page_of_a_run_shows_where_its_copy_is(seeded: Seeded, browser: Browser) -> None:
-    with opened(browser, f"{seeded.url}/mirror/runs/{seeded.runs['mirrored']}") as page:
-        link = page.get_by_role("link", name="Open in MLflow")
-        address = str(link.evaluate("link => link.href")).removeprefix(seeded.url)
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
-    site = Filled("ours", seeded.url, "0", [seeded.runs["mirrored"]], "none", "none", "none", context)
-    with visiting(site, address) as visit:
-        for told in ("runmirror.status", "runmirror.azureml.portal_url", f"portal.example/runs/{seeded.remote}"):
-            expect(visit.page.get_by_text(told).locator("visible=true").first).to_be_visible()
-    context.close()
