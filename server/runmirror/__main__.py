@@ -54,6 +54,9 @@ def main() -> None:
 @click.option("--port", type=int, help="port to listen on (default 5000)")
 @click.option("--workers", type=int, help="API processes (default 1)")
 @click.option("--static-prefix", help="path below which everything is served, e.g. /mlflow")
+@click.option(
+    "--expose-prometheus", metavar="FOLDER", help="where API processes share their counts (default: a temporary folder)"
+)
 @database_option
 @data_dir_option
 @click.option("--artifacts-destination", help="a folder, or wasbs://container@account.blob.core.windows.net/path")
@@ -62,15 +65,18 @@ def main() -> None:
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="listen beyond loopback without authentication")
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
+    from runmirror.metrics.shared import shared_counts
     from runmirror.supervisor import worker_process
     from runmirror.webhooks.secrets import kept_key
 
     settings = read_settings(flags)
     _trust(settings)
     _end_in_order()
-    with _database(settings) as url:
+    several = settings.workers > 1 and settings.metrics
+    folder = shared_counts(settings.expose_prometheus) if several else contextlib.nullcontext(dict[str, str]())
+    with folder as counts, _database(settings) as url:
         _migrate(url)
-        environment = settings_environment(flags, url)
+        environment = settings_environment(flags, url) | counts
         if settings.database_url is None and settings.webhook_secret_key is None:
             # The database is in the data directory, so what it holds can be encrypted with a key that is there too.
             environment["RUNMIRROR_WEBHOOK_SECRET_KEY"] = kept_key(settings.data_dir)

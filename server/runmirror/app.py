@@ -17,6 +17,7 @@ from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
+from runmirror.dashboard import routes as dashboard_routes
 from runmirror.db import answer_for, create_engine, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
@@ -24,6 +25,8 @@ from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
 from runmirror.logged_models import routes as logged_model_routes
+from runmirror.metrics import routes as metrics_routes
+from runmirror.metrics.http import CountRequests, HttpMetrics
 from runmirror.mirror import quarantine_routes
 from runmirror.mirror import routes as mirror_routes
 from runmirror.registry import routes as registry_routes
@@ -53,6 +56,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
+        app.state.http_metrics.watch(app.state.engine)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
         try:
@@ -68,20 +72,24 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
     )  # fmt: skip
     app.state.settings = settings
+    app.state.http_metrics = HttpMetrics()
+    app.state.glance = metrics_routes.Glance()
     folder = ui_folder(settings)
     app.state.ui = files_below(folder) if folder else {}
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, direct_routes,
-        mirror_routes, quarantine_routes, registry_routes, webhook_routes, trace_routes, evaluation_dataset_routes,
-        scorer_routes,
-        datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
+        mirror_routes, quarantine_routes, dashboard_routes, registry_routes, webhook_routes, trace_routes,
+        evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
         app.include_router(module.router)
+    if settings.metrics:
+        app.include_router(metrics_routes.router)
     check_permissions(app)
     _answer_errors(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
+    app.add_middleware(CountRequests, metrics=app.state.http_metrics)
     if settings.static_prefix:
         app.add_middleware(StaticPrefix, prefix=settings.static_prefix)
     return app

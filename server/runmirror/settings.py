@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         description="who may show the pages in a frame; `NONE`: every site",
     )  # fmt: skip
 
+    metrics: bool = Field(True, description="serve `/metrics` for Prometheus")
+    expose_prometheus: Path | None = Field(
+        None, description="folder below which several API processes share their counts for `/metrics`"
+    )
+
     azureml_workspace: str | None = Field(
         None, description="ARM id of the workspace, or the path of its `config.json`; without it: see `runmirror link`"
     )

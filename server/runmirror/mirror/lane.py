@@ -11,14 +11,14 @@ from uuid import UUID
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from runmirror.db import DATABASE_ERRORS
-from runmirror.mirror import link_queries, queue, status
+from runmirror.mirror import link_queries, queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link_queries import Link
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.mirror.retry import EXPECTED, Pause, Postpone, Quarantine, Release, decide, describe
-from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected
+from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected, TargetThrottled
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -280,14 +280,16 @@ class Lane:
 
     async def _pause(self, error: Exception, wait: timedelta) -> None:
         """Stop trying for a while, and say why where operators look."""
-        if not self._outage.failed(wait):
-            return
-        log.warning(
-            "%s cannot be used; next attempt in %.1f s: %s", self.link.name, wait.total_seconds(), describe(error)
-        )
+        is_news = self._outage.failed(wait)
+        told, wait_s = describe(error), wait.total_seconds()
+        if is_news:
+            log.warning("%s cannot be used; next attempt in %.1f s: %s", self.link.name, wait_s, told)
         with suppress(*DATABASE_ERRORS):
             async with self._engine.begin() as connection:
-                await status.note_outage(connection, describe(error), link_id=self.link.link_id)
+                if is_news:
+                    await status.note_outage(connection, told, link_id=self.link.link_id)
+                throttled = isinstance(error, TargetThrottled)
+                await throughput.record_setback(connection, self._tools.worker_id, throttled=throttled)
 
     async def _probe(self, target: Target) -> None:
         """Ask whether the outage is over when no run is there to find out."""

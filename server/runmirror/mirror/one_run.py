@@ -234,6 +234,9 @@ class OneRun:
                     points_upto=page.upto,
                 )
                 await overflow_queries.record(connection, page.source.run_id, translation)
+                if translation.added:
+                    overflowed = Sent(overflowed=len(translation.added))
+                    await throughput.record(connection, self._tools.worker_id, overflowed)
         return translation
 
     async def _send(self, page: Page, remote: RemoteRun, translation: Translation) -> Sent:
@@ -270,6 +273,7 @@ class OneRun:
                 points_upto=page.upto,
             )  # fmt: skip
             await overflow_queries.record_refused(connection, page.source.run_id, refused)
+            await throughput.record(connection, self._tools.worker_id, Sent(overflowed=len(refused)))
 
     async def _send_inputs(self, inputs: Sequence[Input], remote: RemoteRun) -> list[Overflowing]:
         """Those that the target refuses by themselves are returned."""

@@ -15,7 +15,7 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import create_engine
 from runmirror.listen import cancel, listen
-from runmirror.mirror import destinations, link_queries, queue, throughput
+from runmirror.mirror import destinations, link_queries, pulse, queue, throughput
 from runmirror.mirror import link as links
 from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.lane import Lane, OpenTarget, patiently
@@ -52,19 +52,23 @@ class Worker:
     async def run(self) -> None:
         """Mirror until `stop`."""
         url = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        listener = asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs")
         artifacts = Artifacts(self._tools.store, reading=self._engine.connect, writing=self._engine.begin)
-        watcher = asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads")
-        sampling = sample_now_and_then(self._settings, self._engine, self._tools.store)
-        sampler = asyncio.create_task(sampling, name="verify a sample")
+        beside = [
+            asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs"),
+            asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads"),
+            asyncio.create_task(pulse.pulse(self._engine, self.worker_id), name="sign of life"),
+            asyncio.create_task(
+                sample_now_and_then(self._settings, self._engine, self._tools.store), name="verify a sample"
+            ),
+        ]
         try:
             while not self._stopping:
                 await self._wait(await patiently(self._step))
         finally:
-            await cancel(listener)
-            await cancel(watcher)
-            await cancel(sampler)
+            for task in beside:
+                await cancel(task)
             await self._wind_up()
+            await pulse.take_leave(self._engine, self.worker_id)
 
     async def stop(self) -> None:
         """Ask `run` to end: pages in hand are finished, leases given back."""
@@ -123,6 +127,7 @@ class Worker:
             self._forgot_at = clock_s()
             async with self._engine.begin() as connection:
                 await throughput.forget_old(connection)
+                await pulse.forget_old(connection)
         return 0 if routed == destinations.BATCH else self._settings.mirror_poll.total_seconds()
 
     def _lane_changed(self) -> None:

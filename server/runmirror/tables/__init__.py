@@ -19,9 +19,11 @@ from runmirror.tables.logged_models import (
     logged_models,
 )
 from runmirror.tables.mirrors import (
+    mirror_lag,
     mirror_links,
     mirror_throughput,
     mirror_verifications,
+    mirror_workers,
     mirrored_experiments,
     mirrors,
 )
@@ -67,9 +69,11 @@ __all__ = [
     "logged_models",
     "metadata",
     "metrics",
+    "mirror_lag",
     "mirror_links",
     "mirror_throughput",
     "mirror_verifications",
+    "mirror_workers",
     "mirrored_experiments",
     "mirrors",
     "model_inputs",

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -132,6 +133,28 @@ mirror_throughput = Table(
     Column("runs", BigInteger, nullable=False, server_default="0"),
     Column("points", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("overflowed", BigInteger, nullable=False, server_default="0"),  # what went to overflow files instead
+    Column("throttles", BigInteger, nullable=False, server_default="0"),  # attempts that the workspace throttled
+    Column("outages", BigInteger, nullable=False, server_default="0"),  # attempts when it could not be used
+)
+
+# Workers that run: a row is renewed while its worker lives, and deleted when it stops in good order.
+mirror_workers = Table(
+    "mirror_workers",
+    metadata,
+    Column("worker_id", UUID, primary_key=True),
+    Column("name", Text, nullable=False),  # machine and process
+    Column("version", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+)
+
+# How far behind the mirror was in each minute of the last day: the worst that any worker saw.
+mirror_lag = Table(
+    "mirror_lag",
+    metadata,
+    Column("minute", DateTime(timezone=True), primary_key=True),
+    Column("lag_s", Double, nullable=False),
 )
 
 # What was last found when a run's copy was read back and compared.

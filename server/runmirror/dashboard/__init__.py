@@ -1,0 +1,1 @@
+"""The mirror's dashboard at /mirror: pages made on the server, without scripts."""

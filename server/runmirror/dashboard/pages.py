@@ -1,0 +1,39 @@
+"""Templates into answers: everything escaped, nothing from elsewhere, no scripts."""
+
+from importlib.resources import files
+from typing import Any
+
+from fastapi import Request, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from runmirror.dashboard import pictures, words
+from runmirror.mirror.overview import web_address
+
+# A browser that knows it caches nothing: the pages are about now. With no-referrer, forms would send "Origin: null".
+_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
+_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'"
+_FRAMED_BY = {"SAMEORIGIN": "; frame-ancestors 'self'", "DENY": "; frame-ancestors 'none'", "NONE": ""}
+
+_templates = Environment(
+    loader=PackageLoader("runmirror.dashboard"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+_templates.filters |= {
+    "number": words.number, "size": words.size, "span": words.span, "utc": words.utc, "many": words.many,
+    "reason": words.reason, "kind": words.kind, "web_address": web_address,
+}  # fmt: skip
+_templates.globals |= {"ago": words.ago, "bars": pictures.bars}
+
+STATIC = {
+    file.name: (file.read_bytes(), media_type)
+    for name, media_type in (("style.css", "text/css"), ("icon.svg", "image/svg+xml"))
+    for file in [files("runmirror.dashboard") / "files" / name]
+}
+
+
+def page(request: Request, template: str, *, depth: int, status: int = 200, **values: Any) -> Response:
+    """A page that lies `depth` folders below the root: its links are relative, so any prefix will do."""
+    body = _templates.get_template(template).render(root="../" * depth or "./", **values)
+    policy = _POLICY + _FRAMED_BY[request.app.state.settings.x_frame_options]
+    headers = {**_HEADERS, "Content-Security-Policy": policy}
+    return Response(body, status, headers, media_type="text/html")
