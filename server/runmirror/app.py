@@ -79,7 +79,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, direct_routes,
         mirror_routes, quarantine_routes, dashboard_routes, registry_routes, webhook_routes, trace_routes,
-        evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
+        evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes,
+        ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
         app.include_router(module.router)

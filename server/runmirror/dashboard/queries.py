@@ -80,6 +80,8 @@ _STATES = {
     "quarantined": "behind_since IS NOT NULL AND state = 'quarantined'",
     "partial": "partial AND state = 'current'",
     "mirrored": "NOT partial AND state = 'current'",
+    "unrouted": "behind_since IS NOT NULL AND link_id IS NULL AND unrouted IS NULL",
+    "off": "state = 'off'",
 }
 STATES = tuple(_STATES)
 

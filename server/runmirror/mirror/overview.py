@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.mirror.pulse import EVERY_S
+from runmirror.mirror.pulse import BEHIND, EVERY_S
 
 ALIVE_FOR = timedelta(seconds=4 * EVERY_S)  # a worker that is silent for longer is gone
 
@@ -20,16 +20,13 @@ AGES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timed
 class Linked:
     """A linked workspace, and what was last heard of it."""
 
+    name: str
     workspace_id: str
     portal_base: str | None
     linked_at: datetime
     last_contact_at: datetime | None
     last_error: str | None
     last_error_at: datetime | None
-
-    @property
-    def name(self) -> str:
-        return self.workspace_id.rsplit("/", 1)[-1]
 
     @property
     def studio(self) -> str | None:
@@ -96,12 +93,13 @@ def _behind_for(least: timedelta | None, most: timedelta | None) -> str:
 
 _BACKLOG = ", ".join(_behind_for(least, most) for least, most in zip((None, *AGES), (*AGES, None), strict=True))
 
-# Whatever is behind, quarantined runs too, is found by the index on behind_since.
 _OVERVIEW = text(f"""
     SELECT now(), behind.*, total.*, (SELECT count(*) FROM mirrors WHERE partial) AS partial,
-        (SELECT jsonb_object_agg(name, value) FROM mirror_limits) AS learned_limits,
+        (SELECT jsonb_object_agg(name, value) FROM (
+            SELECT name, min(value) AS value FROM mirror_limits GROUP BY name) AS tightest) AS learned_limits,
         (SELECT json_agg(json_build_array(
-            workspace_id, portal_base, linked_at, last_contact_at, last_error, last_error_at) ORDER BY link_id)
+            name, workspace_id, portal_base, linked_at, last_contact_at, last_error, last_error_at)
+            ORDER BY position, link_id)
             FROM mirror_links) AS linked,
         (SELECT json_agg(json_build_array(name, version, started_at, seen_at) ORDER BY started_at)
             FROM mirror_workers) AS workers
@@ -113,7 +111,7 @@ _OVERVIEW = text(f"""
                     AS lag_s,
                 GREATEST(extract(epoch FROM now() - min(due_at) FILTER (WHERE state = 'due')), 0) AS oldest_due_s,
                 ARRAY[{_BACKLOG}] AS backlog
-            FROM mirrors WHERE behind_since IS NOT NULL) AS behind
+            FROM mirrors WHERE {BEHIND}) AS behind
         CROSS JOIN (
             SELECT COALESCE(sum(points), 0)::bigint AS points, COALESCE(sum(bytes), 0)::bigint AS bytes,
                 COALESCE(sum(runs), 0)::bigint AS runs, COALESCE(sum(overflowed), 0)::bigint AS overflowed,
@@ -152,9 +150,11 @@ def web_address(url: str | None) -> str | None:
     return url if url and urlsplit(url).scheme == "https" else None
 
 
-def _linked(workspace_id: str, portal: str | None, linked: str, contact: str | None, *failure: str | None) -> Linked:
+def _linked(
+    name: str, workspace_id: str, portal: str | None, linked: str, contact: str | None, *failure: str | None
+) -> Linked:
     error, error_at = failure
-    return Linked(workspace_id, portal, _time(linked), _time_or_none(contact), error, _time_or_none(error_at))
+    return Linked(name, workspace_id, portal, _time(linked), _time_or_none(contact), error, _time_or_none(error_at))
 
 
 def _worker(name: str, version: str, started: str, seen: str) -> WorkerSeen:

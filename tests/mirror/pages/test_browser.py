@@ -85,8 +85,9 @@ async def fill(database_url: str, folder: Path) -> dict[str, str]:
         await status.note_outage(connection, "403 AuthorizationFailed: the identity may not write")
         await connection.execute(
             text("""
-                INSERT INTO mirror_links (link_id, workspace_id, portal_base, last_contact_at)
-                VALUES (2, '/subscriptions/s/resourceGroups/r/providers/p/workspaces/archive', NULL, now())""")
+                INSERT INTO mirror_links (name, is_default, workspace_id, portal_base, last_contact_at)
+                VALUES ('archive', false, '/subscriptions/s/resourceGroups/r/providers/p/workspaces/archive', NULL,
+                    now())""")
         )
         await connection.execute(
             text("""

@@ -232,11 +232,11 @@ async def test_every_linked_workspace_is_shown_with_what_is_wrong_with_it(
         await pulse.beat(connection, uuid4())
         await connection.execute(
             text("""
-                INSERT INTO mirror_links (link_id, workspace_id, portal_base, last_error, last_contact_at)
-                VALUES (2, '/w/second', 'javascript:alert(1)', '403 no role', now()),
-                    (3, '/w/third', 'https://studio.example/?wsid="third"', NULL, now())""")
+                INSERT INTO mirror_links (name, is_default, workspace_id, portal_base, last_error, last_contact_at)
+                VALUES ('second', false, '/w/second', 'javascript:alert(1)', '403 no role', now()),
+                    ('third', false, '/w/third', 'https://studio.example/?wsid="third"', NULL, now())""")
         )
-        await connection.execute(text("INSERT INTO mirror_limits (name, value) VALUES ('tag_value', 256)"))
+        await connection.execute(text("INSERT INTO mirror_limits (link_id, name, value) VALUES (1, 'tag_value', 256)"))
     page = await client.get("/mirror")
     told = words(page)
     assert "Workspaces Linked" in told
