@@ -35,7 +35,7 @@ from runmirror.mirror.limits import Limits, cut
 from runmirror.mirror.overflow import Overflowing, Translation
 from runmirror.mirror.overflow_file import OverflowFile
 from runmirror.mirror.queries import Input, Page, Source
-from runmirror.mirror.queue import Lease, LeaseLost
+from runmirror.mirror.queue import ADOPTION_SEQ, Lease, LeaseLost
 from runmirror.mirror.readback import ReadBack
 from runmirror.mirror.target import (
     NewRun,
@@ -226,6 +226,8 @@ class OneRun:
         return translation
 
     async def _send(self, page: Page, remote: RemoteRun, translation: Translation) -> Sent:
+        if _was_born_there(page.source, remote) and self._lease.watermark <= ADOPTION_SEQ:
+            await self._sign(page.source, remote)
         read_back = ReadBack(self._target, remote)
         points = await read_back.missing_points(translation.points, self._uncertain_upto)
         for key in translation.deleted_tags:
@@ -244,6 +246,16 @@ class OneRun:
         if refused:
             await self._note_refused(page, refused, translation)
         return Sent(points=len(metrics), bytes=await self._copy(page, remote))
+
+    async def _sign(self, source: Source, remote: RemoteRun) -> None:
+        """Name the source at a run that we did not create. It is found by its id, so it can do without."""
+        tags = Tag("runmirror.run_id", source.run_id.hex), Tag("runmirror.source", self._settings.mirror_source)
+        try:
+            await self._target.log_batch(remote, Batch(tags=tags))
+        except RemoteRunVanished:
+            raise
+        except TargetRejected as error:
+            log.warning("run %s: the adopted run takes no tags that name its source: %s", source.run_id.hex, error)
 
     async def _note_refused(self, page: Page, refused: list[Overflowing], translation: Translation) -> None:
         """The target does not take these one by one either: they belong in the file as well."""
@@ -313,9 +325,11 @@ class OneRun:
         state = replace(source.state, name=cut(source.state.name, self._limits.run_name))
         if source.info_seq <= self._lease.info_watermark or state == self._told:
             return
-        keep = self._settings.mirror_on_delete == "keep"
+        # Whether a job runs, ended or goes away is for its own control plane to say. Its name goes as a tag.
+        is_born_there = _was_born_there(source, remote)
+        keep = is_born_there or self._settings.mirror_on_delete == "keep"
         stage = LifecycleStage.ACTIVE if keep else state.stage
-        if await self._target.update_run(remote, state) != stage:
+        if not is_born_there and await self._target.update_run(remote, state) != stage:
             await self._target.set_stage(remote, stage)
         if keep and state.stage is LifecycleStage.DELETED:
             await self._target.log_batch(remote, Batch(tags=(Tag(_STAGE_TAG, state.stage),)))
@@ -344,6 +358,11 @@ class OneRun:
         # A run that is being written comes by once a second or so: that is nothing to tell.
         level = logging.INFO if current else logging.DEBUG
         log.log(level, "run %s mirrored up to write %d", page.source.run_id.hex, page.upto)
+
+
+def _was_born_there(source: Source, remote: RemoteRun) -> bool:
+    """Whether the remote run is not a copy that we made, but the run itself, which was adopted."""
+    return source.azure_run_id == remote.run_id
 
 
 def _overflowing(thing: Metric | Param | Tag, reason: str, page: Page) -> Overflowing:

@@ -43,7 +43,20 @@ class Lease:
     remote_run_id: str | None
 
 
+ADOPTION_SEQ = 1
+"""The write with which an adopted run begins: what stood in the workspace already, so it is never sent there."""
+
 _CREATE = text("INSERT INTO mirrors (run_id) VALUES (:run_id)")
+
+# Due all the same: the workspace has yet to hear which server adopted the run.
+_ADOPT = text(f"""
+    INSERT INTO mirrors (
+        run_id, watermark, info_watermark, sent_upto, remote_experiment_id, remote_run_id, portal_url, points,
+        points_upto)
+    VALUES (
+        :run_id, {ADOPTION_SEQ}, {ADOPTION_SEQ}, {ADOPTION_SEQ}, :experiment_id, :remote_run_id, :portal_url,
+        CAST(:points AS jsonb), {ADOPTION_SEQ})
+""")  # noqa: S608 - a constant of ours
 
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
@@ -153,6 +166,21 @@ _QUARANTINE = _fenced(f"state = 'quarantined', {_FAILED}, {_LET_GO}")
 async def add(connection: AsyncConnection, run_id: UUID) -> None:
     """A new run is behind: the workspace does not have it."""
     await connection.execute(_CREATE, {"run_id": run_id})
+    await connection.execute(_NOTIFY)
+
+
+async def adopt(
+    connection: AsyncConnection, run_id: UUID, *, remote_experiment_id: str, remote_run_id: str,
+    portal_url: str | None, points: str,
+) -> None:  # fmt: skip
+    """A new run that the workspace has, and has all of; `points`, as JSON, is how many of each metric."""
+    await connection.execute(
+        _ADOPT,
+        {
+            "run_id": run_id, "experiment_id": remote_experiment_id, "remote_run_id": remote_run_id,
+            "portal_url": portal_url, "points": points,
+        },
+    )  # fmt: skip
     await connection.execute(_NOTIFY)
 
 

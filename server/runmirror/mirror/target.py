@@ -91,6 +91,18 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
+class BornThere:
+    """A run as the target has it, which it made itself; of each metric the newest point."""
+
+    run_id: str
+    experiment_id: str
+    user_id: str
+    start_time_ms: int
+    state: "RunState"
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class RunState:
     """The part of a run that is overwritten, not added to."""
 
