@@ -197,6 +197,10 @@ class AzureMLTarget:
         answer = await self._of_run(run, self._post("/runs/update", body))
         return _stage(_text(answer, "run_info", "lifecycle_stage"))
 
+    async def rename(self, run: RemoteRun, name: str) -> None:
+        body: Json = {"run_id": run.run_id, "run_uuid": run.run_id, "run_name": name}
+        await self._of_run(run, self._post("/runs/update", body))
+
     async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
         if not files:
             return Copied(0, ())

@@ -240,6 +240,8 @@ class OneRun:
         metrics = [point.metric for point in points]
         for batch in batches.cut(metrics, translation.params, tags, self._limits):
             await delivery.send(batch)
+        if _was_born_there(page.source, remote) and any(tag.key == overflow.RUN_NAME_TAG for tag in tags):
+            await self._target.rename(remote, cut(page.source.state.name, self._limits.run_name))
         refused = [_overflowing(thing, reason, page) for thing, reason in delivery.refused]
         inputs = await read_back.missing_inputs(translation.inputs, self._uncertain_upto)
         refused += await self._send_inputs(inputs, remote)
@@ -325,7 +327,7 @@ class OneRun:
         state = replace(source.state, name=cut(source.state.name, self._limits.run_name))
         if source.info_seq <= self._lease.info_watermark or state == self._told:
             return
-        # Whether a job runs, ended or goes away is for its own control plane to say. Its name goes as a tag.
+        # Whether a job runs, ended or goes away is for its own control plane to say; its name was sent by itself.
         is_born_there = _was_born_there(source, remote)
         keep = is_born_there or self._settings.mirror_on_delete == "keep"
         stage = LifecycleStage.ACTIVE if keep else state.stage

@@ -181,6 +181,7 @@ async def adopt(
             "portal_url": portal_url, "points": points,
         },
     )  # fmt: skip
+    await _set_tags(connection, run_id, _bound(remote_run_id, portal_url))
     await connection.execute(_NOTIFY)
 
 
@@ -234,8 +235,7 @@ async def bind(
     await _lock_run(connection, lease)
     values = {"experiment_id": experiment_id, "remote_run_id": remote_run_id, "portal_url": portal_url}
     await _if_held(connection, lease, _BIND, **values, sent_upto=sent_upto)
-    shown = {STATUS_TAG: "pending", REMOTE_RUN_TAG: remote_run_id}
-    await _set_tags(connection, lease, shown | ({PORTAL_TAG: portal_url} if portal_url else {}))
+    await _set_tags(connection, lease.run_id, _bound(remote_run_id, portal_url))
     return replace(
         lease,
         remote_experiment_id=experiment_id,
@@ -296,7 +296,7 @@ async def finish(
         waiting=waiting, wait=wait if waiting else timedelta(0), partial=partial,
     )  # fmt: skip
     shown = "pending" if not current else "partial" if partial else "mirrored"
-    await _set_tags(connection, lease, {STATUS_TAG: shown})
+    await _set_tags(connection, lease.run_id, {STATUS_TAG: shown})
     return current
 
 
@@ -314,7 +314,7 @@ async def quarantine(connection: AsyncConnection, lease: Lease, *, reason: str) 
     """Set the run aside: nobody claims it until it is replayed."""
     await _lock_run(connection, lease)
     await _if_held(connection, lease, _QUARANTINE, error=reason)
-    await _set_tags(connection, lease, {STATUS_TAG: "quarantined"})
+    await _set_tags(connection, lease.run_id, {STATUS_TAG: "quarantined"})
 
 
 async def _lock_run(connection: AsyncConnection, lease: Lease) -> int:
@@ -331,6 +331,11 @@ async def _if_held(connection: AsyncConnection, lease: Lease, change: TextClause
         raise LeaseLost(lease.run_id.hex)
 
 
-async def _set_tags(connection: AsyncConnection, lease: Lease, tags: dict[str, str]) -> None:
+def _bound(remote_run_id: str, portal_url: str | None) -> dict[str, str]:
+    shown = {STATUS_TAG: "pending", REMOTE_RUN_TAG: remote_run_id}
+    return shown | ({PORTAL_TAG: portal_url} if portal_url else {})
+
+
+async def _set_tags(connection: AsyncConnection, run_id: UUID, tags: dict[str, str]) -> None:
     """Show the state at the run itself. These writes have seq 0: they never start a new round of mirroring."""
-    await connection.execute(_SET_TAGS, {"run_id": lease.run_id, "keys": list(tags), "values": list(tags.values())})
+    await connection.execute(_SET_TAGS, {"run_id": run_id, "keys": list(tags), "values": list(tags.values())})

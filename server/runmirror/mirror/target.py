@@ -187,6 +187,10 @@ class Target(Protocol):
         """Set name, status and end time; the answer is the stage the run has there."""
         ...
 
+    async def rename(self, run: RemoteRun, name: str) -> None:
+        """The name alone: whose run it is keeps what it says of its status."""
+        ...
+
     def portal_url(self, run: RemoteRun) -> str | None: ...
 
     async def probe(self) -> None:
