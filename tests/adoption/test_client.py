@@ -13,7 +13,6 @@ from importlib.metadata import entry_points
 import mlflow
 import pytest
 import requests
-from azure.core.exceptions import ClientAuthenticationError
 
 import runmirror_client
 from runmirror_client import auth
@@ -91,14 +90,11 @@ def in_reach_of(entra: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RUNMIRROR_TOKEN_SCOPE", "https://management.azure.com/.default")
 
 
-def ask() -> None:
-    with pytest.raises(mlflow.MlflowException, match="no"):
+def ask() -> str:
+    """Ask the server by MLflow's client for what it does not have: what the client says then."""
+    with pytest.raises(mlflow.MlflowException) as refused:
         mlflow.MlflowClient().get_run("happy_lion")
-
-
-def ask_until(deadline: float) -> None:
-    while time.monotonic() < deadline:
-        ask()
+    return str(refused.value)
 
 
 def test_activate_puts_back_what_azure_ml_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +160,10 @@ def test_a_static_token_goes_to_the_server_and_nowhere_else(
         assert requests.get(other.url, auth=auth.RunmirrorAuth(), timeout=10).status_code == 404
         assert other.shown == [None]
         # An address that only begins like the server's.
-        for url in (f"{listener.url}0/x", listener.url.replace("127.0.0.1", "127.0.0.1.evil.example") + "/x"):
+        for url in (
+            listener.url + "@evil.example/x",
+            listener.url.replace("127.0.0.1", "127.0.0.1.evil.example") + "/x",
+        ):
             request = requests.Request("GET", url, auth=auth.RunmirrorAuth()).prepare()
             assert "Authorization" not in request.headers, url
     finally:
@@ -203,8 +202,9 @@ def test_while_entra_is_away_the_last_token_serves_to_its_end(
     ask()
     entra.add_fault("status", {"path": "/token"}, status=400, times=-1, body={"error": "invalid_client"})
     deadline = time.monotonic() + 60
-    with pytest.raises(ClientAuthenticationError):
-        ask_until(deadline)
+    while "failed to retrieve a token" not in (told := ask()) and time.monotonic() < deadline:
+        pass
+    assert "failed to retrieve a token" in told
     entra.clear_faults()
     assert len(set(listener.shown)) == 1
     ask()
