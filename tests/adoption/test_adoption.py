@@ -1,6 +1,7 @@
 """A run that was born in the workspace becomes a run here, under its own id, and is not made twice anywhere."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -184,6 +185,31 @@ async def test_deleting_an_adopted_run_leaves_the_job_alone(
     await azure_worker.drain()
     assert at_home(emulator)["lifecycle_stage"] == "active"
     assert at_home(emulator)["tags"]["runmirror.lifecycle_stage"] == "deleted"
+
+
+async def test_a_job_with_as_many_tags_as_fit_takes_the_rest_all_the_same(
+    client: httpx.AsyncClient, job: str, rest: Rest, azure_worker: Worker, emulator: EmulatorProcess
+) -> None:
+    tags = [{"key": f"t{number}", "value": "x"} for number in range(50 - len(at_home(emulator)["tags"]) + 1)]
+    rest.post("/runs/log-batch", {"run_id": JOB, "tags": tags}).raise_for_status()
+    await get_run(client, JOB)
+    await post(client, "/runs/log-parameter", run_id=JOB, key="lr", value="0.1")
+    await azure_worker.drain()
+    assert at_home(emulator)["params"] == {"image": "cuda", "lr": "0.1"}
+    row = (await client.get(f"/api/runmirror/v1/runs/{JOB}/mirror")).json()
+    assert (row["state"], row["last_error"]) == ("current", None)
+
+
+async def test_of_a_run_whose_points_take_long_to_read_the_newest_come(
+    azure_settings: Settings, client: httpx.AsyncClient, job: str, emulator: EmulatorProcess
+) -> None:
+    emulator.add_fault("hang", {"path": "/metrics/get-history"}, seconds=60.0, times=-1)
+    short = azure_settings.model_copy(update={"mirror_timeout": timedelta(seconds=2)})
+    async with serving(short) as hasty:
+        run = await get_run(hasty, JOB)
+        history = await hasty.get(f"{API}/metrics/get-history", params={"run_id": JOB, "metric_key": "warmup"})
+    assert [point["value"] for point in history.json()["metrics"]] == [2.0]
+    assert [metric["value"] for metric in run["data"]["metrics"]] == [2.0]
 
 
 async def test_a_request_about_an_adopted_run_asks_the_workspace_nothing(

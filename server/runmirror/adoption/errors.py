@@ -41,8 +41,8 @@ class AzureRunNotFound(DoesNotExist):
     @classmethod
     def a_copy(cls, run_id: str, ours: str) -> "AzureRunNotFound":
         return cls(
-            f"Run with id={run_id} is, in the linked Azure ML workspace, the copy of run {ours} of a runmirror server: "
-            f"use that id (MLFLOW_RUN_ID={ours})."
+            f"Run with id={run_id} is, in the linked Azure ML workspace, the copy of run {ours[:80]} of a runmirror "
+            f"server: use that id (MLFLOW_RUN_ID={ours[:80]})."
         )
 
     @classmethod

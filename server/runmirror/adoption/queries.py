@@ -63,10 +63,15 @@ async def adopt_experiment(connection: AsyncConnection, azure_experiment_id: str
     """Our experiment of that name, made if there is none, goes by this id as well from now on."""
     made = await experiment_queries.create(connection, name, None, now_ms)
     key: int = made if made is not None else await connection.scalar(_BY_NAME, {"name": name})
-    ids = {"azure_experiment_id": azure_experiment_id, "experiment_id": key}
-    await connection.execute(_ADOPT_EXPERIMENT, ids)
+    await name_experiment(connection, azure_experiment_id, key)
     await save_experiment(connection, key, remote_experiment_id=azure_experiment_id, remote_name=name)
     return key
+
+
+async def name_experiment(connection: AsyncConnection, azure_experiment_id: str, experiment_id: int) -> None:
+    """Jobs may name our experiment by this id, whichever workspace is linked."""
+    ids = {"azure_experiment_id": azure_experiment_id, "experiment_id": experiment_id}
+    await connection.execute(_ADOPT_EXPERIMENT, ids)
 
 
 async def place_of(connection: AsyncConnection, experiment_id: int) -> Row[Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -105,7 +105,7 @@ class Adoption:
         if name is None:
             raise AzureRunNotFound.unknown_to(link.workspace_id, run_id)
         born = replace(_in_our_words(born), batch=Batch(
-            await _history(target, born), born.batch.params, tuple(_tags(born))
+            await self._points(target, born), born.batch.params, tuple(_tags(born))
         ))  # fmt: skip
         async with self._transaction() as connection:
             experiment_id = await self._own_experiment(connection, link, born.experiment_id, name)
@@ -135,8 +135,21 @@ class Adoption:
             raise Busy("Another Azure ML workspace is being linked; try again.")
         known = await queries.known_experiment(connection, azure_experiment_id)
         if known is not None:
+            await queries.name_experiment(connection, azure_experiment_id, known)
             return known
         return await queries.adopt_experiment(connection, azure_experiment_id, name, time.time_ns() // 1_000_000)
+
+    async def _points(self, target: AzureMLTarget, born: BornThere) -> tuple[Metric, ...]:
+        """Every point of every metric; of a run with very many, the newest of each, so that nobody waits for ever."""
+        try:
+            async with asyncio.timeout(self._settings.mirror_timeout.total_seconds() / 2):
+                points = await _history(target, born)
+        except TimeoutError:
+            points = None
+        if points is None:
+            log.warning("run %s: its points are too many or take too long to read: the newest must do", born.run_id)
+            points = born.batch.metrics
+        return tuple(replace(point, value=finite_or_nan(point.value)) for point in points)
 
     async def _target(self, link: Link) -> AzureMLTarget:
         """The workspace's, opened when it is first asked for. Raises `TargetError`."""
@@ -182,16 +195,12 @@ def _tags(born: BornThere) -> list[Tag]:
     return [*others, name]
 
 
-async def _history(target: AzureMLTarget, born: BornThere) -> tuple[Metric, ...]:
-    """Every point of every metric; of a run with very many, the newest of each."""
+async def _history(target: AzureMLTarget, born: BornThere) -> Sequence[Metric] | None:
+    """None when there are too many."""
     run = RemoteRun(born.experiment_id, born.run_id)
     points: list[Metric] = []
     for newest in born.batch.metrics:
         points += await target.history(run, newest.key, most=_MOST_POINTS - len(points))
         if len(points) > _MOST_POINTS:
-            log.warning(
-                "run %s: more than %d points stand in the workspace; here: the newest", born.run_id, _MOST_POINTS
-            )
-            points = list(born.batch.metrics)
-            break
-    return tuple(replace(point, value=finite_or_nan(point.value)) for point in points)
+            return None
+    return points

@@ -131,6 +131,10 @@ class AzureMLTarget:
             found = await self._run(RemoteRun("", run_id))
         except RemoteRunVanished:
             return None
+        except Refused as error:
+            if error.status in {400, 404}:  # no id that it could have given
+                return None
+            raise
         return _born_there(found)
 
     async def experiment_name(self, experiment_id: str) -> str | None:

@@ -21,7 +21,7 @@ from runmirror.artifacts.places import MODEL_ID, path_of
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import DoesNotExist, InvalidParameter, ModelVersionNotFound, RegisteredModelNotFound
 from runmirror.registry import rules, source_queries
-from runmirror.run_ids import shown_id, stored_id
+from runmirror.run_ids import is_foreign, shown_id, stored_id
 
 MAX_LENGTH = 2000
 PROMPT_PLACEHOLDERS = frozenset({"dummy-source", "prompt-template"})
@@ -60,7 +60,7 @@ async def resolve(
     """What `uri` means. Raises `InvalidParameter` (or `DoesNotExist`) unless it lies in our store and fits the ids."""
     if len(uri) > MAX_LENGTH or not uri.isprintable():
         raise InvalidParameter(f"Invalid model version source: '{uri[:200]}'.")
-    if run_id and stored_id(run_id) is None:
+    if run_id and not await _names_a_run(connection, run_id):
         raise InvalidParameter(f"Invalid value {run_id[:80]!r} for parameter 'run_id' supplied: not a run id.")
     if rules.is_prompt(tags):
         if uri not in PROMPT_PLACEHOLDERS:
@@ -159,6 +159,13 @@ async def _path_in_run(connection: AsyncConnection, uri: str, match: re.Match[st
         raise _outside(uri, "run_id")
     below = (match[2] or "").removesuffix("/")
     return f"{path_of(root)}/{safe_path(below)}" if below else path_of(root)
+
+
+async def _names_a_run(connection: AsyncConnection, run_id: str) -> bool:
+    """Any id of our shape, of a run that may be another server's; or the name of a run that was adopted here."""
+    if is_foreign(run_id):
+        return await _artifact_root(connection, run_id) is not None
+    return stored_id(run_id) is not None
 
 
 async def _artifact_root(connection: AsyncConnection, run_id: str) -> str | None:
