@@ -58,13 +58,20 @@ class _Serving:
 
     def __init__(self, settings: Settings) -> None:
         assert settings.database_url is not None
-        self._manager = LifespanManager(create_app(settings, settings.database_url))
+        self._app = create_app(settings, settings.database_url)
+        self._manager = LifespanManager(self._app)
 
     async def __aenter__(self) -> httpx.AsyncClient:
         manager = await self._manager.__aenter__()
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=60)
         return self._client
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The process's own."""
+        made: AsyncEngine = self._app.state.engine
+        return made
 
     async def __aexit__(self, *error: object) -> None:
         await self._client.aclose()

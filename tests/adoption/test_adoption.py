@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror.worker import Worker
@@ -185,6 +185,25 @@ async def test_deleting_an_adopted_run_leaves_the_job_alone(
     await azure_worker.drain()
     assert at_home(emulator)["lifecycle_stage"] == "active"
     assert at_home(emulator)["tags"]["runmirror.lifecycle_stage"] == "deleted"
+
+
+async def test_a_request_about_an_adopted_run_costs_no_statement_more_than_one_about_ours(
+    patient: Settings, client: httpx.AsyncClient, job: str
+) -> None:
+    statements: list[str] = []
+    process = serving(patient)
+    async with process as counted:
+        await get_run(counted, JOB)
+        made = await post(counted, "/runs/create", experiment_id=job, start_time=1)
+        event.listen(process.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+        seen = []
+        for run_id in (JOB, made["run"]["info"]["run_id"]):
+            statements.clear()
+            await get_run(counted, run_id)
+            await post(counted, "/runs/set-tag", run_id=run_id, key="k", value="v")
+            await post(counted, "/runs/log-parameter", run_id=run_id, key="p", value="v")
+            seen.append(list(statements))
+    assert seen[0] == seen[1] != []
 
 
 async def test_a_job_with_as_many_tags_as_fit_takes_the_rest_all_the_same(

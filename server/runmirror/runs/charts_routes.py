@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -18,13 +18,20 @@ from runmirror.runs import charts_wire as wire
 router = APIRouter(tags=["charts"])
 
 
+class Asked(NamedTuple):
+    """The runs of a request in its order, one perhaps twice, and how it wrote each."""
+
+    keys: list[UUID]
+    names: dict[UUID, str]
+
+
 @route(router, "GET", "/ajax-api/2.0/mlflow/metrics/get-history-bulk", permission=Permission.READ)
 async def get_history_bulk(request: Annotated[wire.Bulk, Query()], connection: ReadConnection) -> JSONResponse:
     """Every point of one metric of some runs, by run and time, up to a limit for all of them together."""
     request.check()
     asked = _asked(request.run_id)
-    points = await charts_queries.whole(connection, list(asked), request.metric_key, limit=request.limit)
-    return JSONResponse({"metrics": metrics(request.metric_key, points, asked)})
+    points = await charts_queries.whole(connection, asked.keys, request.metric_key, limit=request.limit)
+    return JSONResponse({"metrics": metrics(request.metric_key, points, asked.names)})
 
 
 @mlflow_route(router, "GET", "/metrics/get-history-bulk-interval", permission=Permission.READ)
@@ -41,9 +48,9 @@ async def sampled_metrics(connection: ReadConnection, request: wire.BulkInterval
     request.check()
     asked = _asked(request.run_ids)
     points = await charts_queries.sampled(
-        connection, list(asked), request.metric_key, limit=request.max_results, steps=request.steps
+        connection, asked.keys, request.metric_key, limit=request.max_results, steps=request.steps
     )
-    return metrics(request.metric_key, points, asked)
+    return metrics(request.metric_key, points, asked.names)
 
 
 def metrics(key: str, points: Iterable[Row[Any]], names: Mapping[UUID, str]) -> list[dict[str, Any]]:
@@ -60,6 +67,7 @@ def metrics(key: str, points: Iterable[Row[Any]], names: Mapping[UUID, str]) -> 
     ]
 
 
-def _asked(run_ids: Iterable[str]) -> dict[UUID, str]:
-    """Those that can be ids of runs, as written; like ids of runs that are not there, others have no points."""
-    return {key: run_id for run_id in run_ids if (key := stored_id(run_id)) is not None}
+def _asked(run_ids: Iterable[str]) -> Asked:
+    """Those that can be ids of runs; like ids of runs that are not there, others have no points."""
+    keys = [(key, run_id) for run_id in run_ids if (key := stored_id(run_id)) is not None]
+    return Asked([key for key, _ in keys], dict(keys))
