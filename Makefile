@@ -22,9 +22,9 @@ $(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.dev: $(VENV)/.created pyproject.toml client/pyproject.toml constraints.txt
 	@echo "installing runmirror and the test packages into $(VENV) (a minute or two) ..."
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev]' --editable ./client
 	@touch $@
 
 demo: $(VENV)/.demo ## Train a model against runmirror and compare it with its copy in an (emulated) workspace

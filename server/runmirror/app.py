@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from runmirror import __version__, probes
+from runmirror.adoption import again
+from runmirror.adoption.service import Adoption
 from runmirror.answers import error_answer
 from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
@@ -59,10 +61,12 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.http_metrics.watch(app.state.engine)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
+        app.state.adoption = Adoption(app.state.engine, settings)
         try:
             async with delivering(settings, app.state.engine, app.state.webhook_sender):
                 yield
         finally:
+            await app.state.adoption.close()
             await app.state.webhook_sender.close()
             await app.state.artifacts.close()
             await app.state.engine.dispose()
@@ -88,6 +92,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.include_router(metrics_routes.router)
     check_permissions(app)
     _answer_errors(app)
+    again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
     app.add_middleware(CountRequests, metrics=app.state.http_metrics)

@@ -85,14 +85,20 @@ class ExperimentNotFound(DoesNotExist):
         super().__init__(f"No Experiment with id={experiment_id} exists")
 
 
+class AzureExperimentNotFound(ExperimentNotFound):
+    """The id is one that Azure ML gave: see `runmirror.adoption`."""
+
+    def __init__(self, experiment_id: str) -> None:
+        super().__init__(experiment_id)
+        self.experiment_id = experiment_id
+
+
 class RunNotFound(DoesNotExist):
+    """The id may be one that Azure ML gave: see `runmirror.adoption`."""
+
     def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"Run with id={run_id} not found. If this program runs inside an Azure ML job, MLFLOW_RUN_ID may be the "
-            "id of the Azure ML run: unset it, or set it to a run of this server."
-            if not _looks_like_ours(run_id)
-            else f"Run with id={run_id} not found"
-        )
+        super().__init__(f"Run with id={run_id} not found")
+        self.run_id = run_id
 
 
 class LoggedModelNotFound(DoesNotExist):
@@ -118,7 +124,3 @@ class ModelVersionNotFound(DoesNotExist):
 class ArtifactNotFound(DoesNotExist):
     def __init__(self, path: str) -> None:
         super().__init__(f"No such artifact: '{path}'")
-
-
-def _looks_like_ours(run_id: str) -> bool:
-    return len(run_id) == 32 and all(c in "0123456789abcdef" for c in run_id)

@@ -6,10 +6,12 @@ Source: `mlflow.utils.validation` (limits, character set, which values are cut a
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from uuid import UUID
 
-from runmirror.errors import InvalidParameter
+from runmirror.errors import AzureExperimentNotFound, InvalidParameter
 from runmirror.wire import EXPERIMENT_ID
 
 MAX_KEY_LENGTH = 250
@@ -21,6 +23,11 @@ MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_PER_BATCH = MAX_TAGS_PER_BATCH = 100
 MAX_ENTITIES_PER_BATCH = 1000
 
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+# Of the experiments that a request names by Azure ML's ids: ours. Empty until the request had to be repeated for them.
+known_experiments: ContextVar[Mapping[str, int]] = ContextVar("known_experiments", default=_NOTHING)
+
+_AZURE_EXPERIMENT_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[/\w.\- :]+")
 _BAD_CHARACTERS = (
     "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), "
@@ -79,9 +86,27 @@ def check_batch_size(what: str, size: int, limit: int) -> None:
 
 def parse_experiment_id(experiment_id: str) -> int:
     """The id as stored. Raises `InvalidParameter` for what cannot be one."""
+    if is_azure_experiment_id(experiment_id):
+        return here(experiment_id)
     if not EXPERIMENT_ID.match(experiment_id) or int(experiment_id) >= 2**63:
         raise InvalidParameter(f"Invalid experiment ID '{experiment_id[:64]}'. Experiment ID must be a valid integer.")
     return int(experiment_id)
+
+
+def is_azure_experiment_id(experiment_id: str) -> bool:
+    """Azure ML's ids of experiments are UUIDs with dashes."""
+    return len(experiment_id) == 36 and _AZURE_EXPERIMENT_ID.fullmatch(experiment_id) is not None
+
+
+def here(azure_experiment_id: str) -> int:
+    """Our id of an experiment that a client names by Azure ML's.
+
+    Raises `AzureExperimentNotFound`, at which `runmirror.adoption` finds out and repeats the request.
+    """
+    try:
+        return known_experiments.get()[azure_experiment_id.lower()]
+    except KeyError:
+        raise AzureExperimentNotFound(azure_experiment_id) from None
 
 
 def random_run_name(run_id: UUID) -> str:

@@ -109,6 +109,14 @@ class Settings(BaseSettings):
         None, description="`azureml://…` of the workspace; skips Resource Manager and discovery"
     )
 
+    azureml_adopt: bool = Field(
+        True, description="a run of the linked workspace that a client names by Azure ML's id becomes a run here too"
+    )
+    azureml_adopt_timeout: Duration = Field(
+        timedelta(seconds=5), gt=timedelta(0), le=timedelta(seconds=60),
+        description="how long a client that names such a run waits for the workspace before it is answered 429",
+    )  # fmt: skip
+
     ca_bundle: str | None = Field(
         None,
         validation_alias=_env("ca_bundle", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),

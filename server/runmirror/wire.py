@@ -26,13 +26,13 @@ def _whole_number(value: object) -> object:
     return value
 
 
-def _finite_or_nan(value: float) -> float:
+def finite_or_nan(value: float) -> float:
     """An infinity becomes the largest double of its sign, as MLflow's SQL store keeps it."""
     return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
 
 
 Int64 = Annotated[int, BeforeValidator(_whole_number), Field(ge=-INT64_MAX - 1, le=INT64_MAX)]
-MetricValue = Annotated[float, BeforeValidator(_whole_number), AfterValidator(_finite_or_nan)]
+MetricValue = Annotated[float, BeforeValidator(_whole_number), AfterValidator(finite_or_nan)]
 
 
 class Wire(BaseModel):

@@ -191,6 +191,11 @@ class MemoryTarget:
         self._end("update_run", run)
         return remote.stage
 
+    async def rename(self, run: RemoteRun, name: str) -> None:
+        self._begin("rename", run)
+        self._active(run).name = name
+        self._end("rename", run)
+
     def _find(self, run: RemoteRun) -> Remote:
         if run.run_id not in self.runs:
             raise RemoteRunVanished(run.run_id)

@@ -60,13 +60,16 @@ _DELETE_TAG = text("DELETE FROM logged_model_tags WHERE model_id = :model_id AND
 
 _LOAD = text("""
     SELECT m.*,
+        (SELECT azure_run_id FROM runs WHERE runs.run_id = m.source_run_id) AS azure_run_id,
         (SELECT json_agg(json_build_array(key, value) ORDER BY key)
          FROM logged_model_params p WHERE p.model_id = m.model_id) AS params,
         (SELECT json_agg(json_build_array(key, value) ORDER BY key)
          FROM logged_model_tags t WHERE t.model_id = m.model_id) AS tags,
         (SELECT json_agg(json_build_object(
                     'key', key, 'value', value, 'timestamp', timestamp_ms, 'step', step,
-                    'run_id', replace(run_id::text, '-', ''), 'model_id', p.model_id,
+                    'run_id', coalesce(
+                        (SELECT azure_run_id FROM runs WHERE runs.run_id = p.run_id), replace(p.run_id::text, '-', '')),
+                    'model_id', p.model_id,
                     'dataset_name', dataset_name, 'dataset_digest', dataset_digest)
                 ORDER BY key, step, timestamp_ms, run_id)
          FROM logged_model_metrics p WHERE p.model_id = m.model_id) AS metrics

@@ -17,6 +17,7 @@ from runmirror.errors import BadRequest, InvalidParameter, LoggedModelNotFound
 from runmirror.logged_models import queries, service, wire
 from runmirror.logged_models.search import search
 from runmirror.routing import Permission, mlflow_route, route
+from runmirror.run_ids import shown_id
 from runmirror.wire import Empty
 
 router = APIRouter(tags=["logged_models"])
@@ -145,7 +146,7 @@ def _to_wire(row: Row[Any]) -> wire.LoggedModelWire:
         artifact_uri=row.artifact_uri,
         status=wire.STATUS_NAMES[LoggedModelStatus(row.status)],
         model_type=row.model_type or "",
-        source_run_id=row.source_run_id.hex if row.source_run_id else "",
+        source_run_id=shown_id(row.source_run_id, row.azure_run_id) if row.source_run_id else "",
         status_message=row.status_message,
         tags=_pairs(row.tags),
     )

@@ -20,8 +20,8 @@ from runmirror.errors import (
 )
 from runmirror.logged_models import queries
 from runmirror.logged_models.wire import MAX_NAME_LENGTH
+from runmirror.run_ids import is_foreign, stored_id
 from runmirror.runs import writes
-from runmirror.wire import RUN_ID
 
 MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _FORBIDDEN_IN_NAMES = ("/", ":", ".", "%", '"', "'")
@@ -50,7 +50,10 @@ async def create(
         raise InvalidParameter(
             f"The experiment {key} must be in the 'active' state. Current state is {experiment.lifecycle_stage}."
         )
-    await _touch_run(connection, source)
+    if is_foreign(source_run_id):
+        await writes.begin(connection, source_run_id, stage=None)  # to show its name again it has to be known
+    else:
+        await _touch_run(connection, source)
     number = uuid4()
     model_id = f"m-{number.hex}"
     await queries.create(
@@ -126,9 +129,9 @@ async def _touch_run(connection: AsyncConnection, run_id: UUID | None) -> None:
 def _parse_source_run(run_id: str) -> UUID | None:
     if not run_id:
         return None
-    if not RUN_ID.match(run_id):
+    if (key := stored_id(run_id)) is None:
         raise InvalidParameter(f"Invalid value {run_id[:80]!r} for parameter 'source_run_id' supplied: not a run id.")
-    return UUID(run_id)
+    return key
 
 
 def _unique(pairs: Sequence[tuple[str, str]], what: str) -> dict[str, str]:

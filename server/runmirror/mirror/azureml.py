@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Self
 
-from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric
+from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.mirror.azureml_artifacts import Copier, Sizes
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
 from runmirror.mirror.azureml_reader import ABSENT, HISTORY_PAGE, AzureMLReader, metric_in
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.target import (
+    BornThere,
     Copied,
     Guard,
     NewRun,
@@ -126,6 +127,27 @@ class AzureMLTarget:
         found: Json = answer["run"]
         return found
 
+    async def look_up(self, run_id: str) -> BornThere | None:
+        """The run of that id, whoever made it."""
+        try:
+            found = await self._run(RemoteRun("", run_id))
+        except RemoteRunVanished:
+            return None
+        except Refused as error:
+            if error.status in {400, 404}:  # no id that it could have given
+                return None
+            raise
+        return _born_there(found)
+
+    async def experiment_name(self, experiment_id: str) -> str | None:
+        try:
+            answer = await self._get("/experiments/get", {"experiment_id": experiment_id})
+        except Refused as error:
+            if error.is_absent or error.code == ABSENT:
+                return None
+            raise
+        return _text(answer, "experiment", "name")
+
     async def set_stage(self, run: RemoteRun, stage: LifecycleStage) -> None:
         verb = "restore" if stage is LifecycleStage.ACTIVE else "delete"
         await self._of_run(run, self._post(f"/runs/{verb}", {"run_id": run.run_id}))
@@ -172,7 +194,8 @@ class AzureMLTarget:
             if error.code != ABSENT:
                 raise
 
-    async def history(self, run: RemoteRun, key: str) -> Sequence[Metric]:
+    async def history(self, run: RemoteRun, key: str, *, most: int | None = None) -> Sequence[Metric]:
+        """With `most`, it is enough to see that there are more."""
         wanted: dict[str, str | int] = {
             "run_id": run.run_id, "run_uuid": run.run_id, "metric_key": key, "max_results": HISTORY_PAGE,
         }  # fmt: skip
@@ -180,7 +203,7 @@ class AzureMLTarget:
         while True:
             answer = await self._of_run(run, self._get("/metrics/get-history", wanted))
             points += [metric_in(metric) for metric in answer.get("metrics") or []]
-            if not answer.get("next_page_token"):
+            if not answer.get("next_page_token") or (most is not None and len(points) > most):
                 return points
             wanted["page_token"] = str(answer["next_page_token"])
 
@@ -190,6 +213,10 @@ class AzureMLTarget:
             body["end_time"] = state.end_time_ms
         answer = await self._of_run(run, self._post("/runs/update", body))
         return _stage(_text(answer, "run_info", "lifecycle_stage"))
+
+    async def rename(self, run: RemoteRun, name: str) -> None:
+        body: Json = {"run_id": run.run_id, "run_uuid": run.run_id, "run_name": name}
+        await self._of_run(run, self._post("/runs/update", body))
 
     async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
         if not files:
@@ -250,6 +277,25 @@ def _text(answer: Json, *keys: str) -> str:
 
 def _stage(told: str) -> LifecycleStage:
     return LifecycleStage.DELETED if told == "deleted" else LifecycleStage.ACTIVE
+
+
+def _born_there(told: Json) -> BornThere:
+    info, data = told["info"], told.get("data") or {}
+    try:
+        status, end_ms = RunStatus(str(info.get("status"))), info.get("end_time")
+        stage = _stage(str(info.get("lifecycle_stage")))
+        state = RunState(str(info.get("run_name") or ""), status, int(end_ms) if end_ms else None, stage)
+        batch = Batch(
+            metrics=tuple(metric_in(metric) for metric in data.get("metrics") or []),
+            params=tuple(Param(str(param["key"]), str(param.get("value", ""))) for param in data.get("params") or []),
+            tags=tuple(Tag(str(tag["key"]), str(tag.get("value", ""))) for tag in data.get("tags") or []),
+        )
+        return BornThere(
+            _text(told, "info", "run_id"), _text(told, "info", "experiment_id"), str(info.get("user_id") or ""),
+            int(info.get("start_time") or 0), state, batch,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        raise TargetUnavailable("Azure ML's answer holds a run that cannot be read") from None
 
 
 def _input_out(given: DatasetInput) -> Json:

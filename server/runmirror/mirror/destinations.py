@@ -5,6 +5,7 @@ theirs passes its fence any more. `live` rows are decided first; what is decided
 whatever has to be sent because of it waits behind live runs, and so does what is older than its link. When links
 change, all rows are marked, some at a time (`mirror_reroutes`): no client's write waits for that.
 
+    a run that was born in a linked workspace stays there
     a run's tag `runmirror.mirror` (else its experiment's) says off ──▶ off
     its tag `runmirror.workspace` (else its experiment's) ──▶ the link of that name, ARM id or workspace name, or none
     the first link with a pattern that fits the experiment's name, else the default one, else none
@@ -53,8 +54,10 @@ _LINK = r"""
 # case the run comes back there before its holder has heard of it.
 _ROUTE = text(rf"""
     WITH wanted AS MATERIALIZED (
-        SELECT m.run_id, m.state AS state_was, m.link_id AS link_was, link.link_id,
+        SELECT m.run_id, m.state AS state_was, m.link_id AS link_was,
             m.unrouted = 'past' OR COALESCE(m.link_id IS NULL AND m.due_at < link.linked_at, false) AS is_past,
+            CASE WHEN r.azure_run_id IS NOT NULL AND m.link_id IN (SELECT link_id FROM mirror_links)
+                THEN m.link_id ELSE link.link_id END AS link_id,
             COALESCE(lower(COALESCE(own.mirror, theirs.mirror)) IN ('off', 'false', 'no', '0'), false) AS is_off
         FROM mirrors m JOIN runs r USING (run_id) JOIN experiments e USING (experiment_id)
             CROSS JOIN LATERAL ({_SAID.format("tags", "run_id = m.run_id")}) AS own

@@ -1,6 +1,5 @@
 """Nested runs: a child names its parent by the parent's id in the workspace, so the parent has to be there first."""
 
-import re
 from uuid import UUID
 
 from sqlalchemy import text
@@ -8,10 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.entities import Tag
 from runmirror.mirror.target import ParentNotMirrored
+from runmirror.run_ids import stored_id
 
 PARENT_TAG = "mlflow.parentRunId"
 ROOT_TAG = "mlflow.rootRunId"
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 # An id of ours means nothing in the workspace: where there is no remote id it goes by another name. The root of a
 # nested run is known to the workspace by itself.
@@ -47,9 +46,10 @@ async def remote_parent(connection: AsyncConnection, run_id: UUID, parent_run_id
     Raises `ParentNotMirrored` while the parent is about to be mirrored. Runs in a circle do not wait for each other,
     nor does anybody wait for a parent that failed.
     """
-    if parent_run_id is None or not _RUN_ID.fullmatch(parent_run_id):
+    parent_id = None if parent_run_id is None else stored_id(parent_run_id)
+    if parent_id is None:
         return None
-    ids = {"run_id": run_id, "parent_id": UUID(parent_run_id)}
+    ids = {"run_id": run_id, "parent_id": parent_id}
     found = (await connection.execute(_PARENT, ids)).one_or_none()
     if found is None or found.is_circle:
         return None

@@ -35,7 +35,7 @@ from runmirror.mirror.limits import Limits, cut
 from runmirror.mirror.overflow import Overflowing, Translation
 from runmirror.mirror.overflow_file import OverflowFile
 from runmirror.mirror.queries import Input, Page, Source
-from runmirror.mirror.queue import Lease, LeaseLost
+from runmirror.mirror.queue import ADOPTION_SEQ, Lease, LeaseLost
 from runmirror.mirror.readback import ReadBack
 from runmirror.mirror.target import (
     NewRun,
@@ -240,6 +240,8 @@ class OneRun:
         return translation
 
     async def _send(self, page: Page, remote: RemoteRun, translation: Translation) -> Sent:
+        if _was_born_there(page.source, remote) and self._lease.watermark <= ADOPTION_SEQ:
+            await self._sign(page.source, remote)
         read_back = ReadBack(self._target, remote)
         points = await read_back.missing_points(translation.points, self._uncertain_upto)
         for key in translation.deleted_tags:
@@ -257,12 +259,24 @@ class OneRun:
         metrics = [point.metric for point in points]
         for batch in batches.cut(metrics, translation.params, tags, self._limits):
             await delivery.send(batch)
+        if _was_born_there(page.source, remote) and any(tag.key == overflow.RUN_NAME_TAG for tag in tags):
+            await self._target.rename(remote, cut(page.source.state.name, self._limits.run_name))
         refused = [_overflowing(thing, reason, page) for thing, reason in delivery.refused]
         inputs = await read_back.missing_inputs(translation.inputs, self._uncertain_upto)
         refused += await self._send_inputs(inputs, remote)
         if refused:
             await self._note_refused(page, refused, translation)
         return Sent(points=len(metrics), bytes=await self._copy(page, remote))
+
+    async def _sign(self, source: Source, remote: RemoteRun) -> None:
+        """Name the source at a run that we did not create. It is found by its id, so it can do without."""
+        tags = Tag("runmirror.run_id", source.run_id.hex), Tag("runmirror.source", self._settings.mirror_source)
+        try:
+            await self._target.log_batch(remote, Batch(tags=tags))
+        except RemoteRunVanished:
+            raise
+        except TargetRejected as error:
+            log.warning("run %s: the adopted run takes no tags that name its source: %s", source.run_id.hex, error)
 
     async def _note_refused(self, page: Page, refused: list[Overflowing], translation: Translation) -> None:
         """The target does not take these one by one either: they belong in the file as well."""
@@ -333,10 +347,12 @@ class OneRun:
         state = replace(source.state, name=cut(source.state.name, self._limits.run_name))
         if source.info_seq <= self._lease.info_watermark or state == self._told:
             return
-        policy = self._settings.mirror_on_delete
+        # Whether a job runs, ended or goes away is for its own control plane to say; its name was sent by itself.
+        is_born_there = _was_born_there(source, remote)
+        policy = "keep" if is_born_there else self._settings.mirror_on_delete
         is_deleted = state.stage is LifecycleStage.DELETED
         stage = state.stage if policy == "delete" else LifecycleStage.ACTIVE
-        if await self._target.update_run(remote, state) != stage:
+        if not is_born_there and await self._target.update_run(remote, state) != stage:
             await self._target.set_stage(remote, stage)
         if policy == "archive" and (is_deleted or self._told is None):
             await self._target.set_hidden(remote, is_deleted)
@@ -369,6 +385,11 @@ class OneRun:
         # A run that is being written comes by once a second or so: that is nothing to tell.
         level = logging.INFO if current else logging.DEBUG
         log.log(level, "run %s mirrored up to write %d", page.source.run_id.hex, page.upto)
+
+
+def _was_born_there(source: Source, remote: RemoteRun) -> bool:
+    """Whether the remote run is not a copy that we made, but the run itself, which was adopted."""
+    return source.azure_run_id == remote.run_id
 
 
 def _overflowing(thing: Metric | Param | Tag, reason: str, page: Page) -> Overflowing:

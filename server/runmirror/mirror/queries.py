@@ -31,6 +31,7 @@ class Source:
     remote_experiment_id: str | None
     parent_run_id: str | None  # what the tag mlflow.parentRunId says
     overflow: "OverflowState"
+    azure_run_id: str | None = None  # of a run that was born in a workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Page:
 
 _SOURCE = text("""
     SELECT runs.run_id, seq, info_seq, runs.name, status, end_time_ms, runs.lifecycle_stage, user_id, start_time_ms,
-        artifact_uri, runs.experiment_id, experiments.name AS experiment_name,
+        artifact_uri, azure_run_id, runs.experiment_id, experiments.name AS experiment_name,
         mirrored_experiments.remote_experiment_id, overflow_seq, overflow_told,
         CAST(extract(epoch FROM now() - overflow_at) AS double precision) AS overflow_age_s, points, points_upto,
         (SELECT value FROM tags WHERE tags.run_id = runs.run_id AND key = 'mlflow.parentRunId') AS parent_run_id
@@ -188,6 +189,7 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
         row.run_id, row.seq, row.info_seq, state, row.user_id, row.start_time_ms, row.artifact_uri,
         row.experiment_id, row.experiment_name, row.remote_experiment_id, row.parent_run_id,
         OverflowState(row.overflow_seq, row.overflow_told, row.overflow_age_s, row.points, row.points_upto),
+        row.azure_run_id,
     )  # fmt: skip
     upto = lease.watermark
     if source.seq > lease.watermark:

@@ -50,6 +50,9 @@ class Lease:
     backfill: bool
 
 
+ADOPTION_SEQ = 1
+"""The write with which an adopted run begins: what stood in the workspace already, so it is never sent there."""
+
 _CREATE = text("INSERT INTO mirrors (run_id) VALUES (:run_id)")
 
 # A run of the past that is written is a live one again. A pause after a failure is not cut short.
@@ -59,6 +62,15 @@ _WAKE = """
         behind_since = CASE WHEN state = 'current' THEN now() ELSE behind_since END
 """
 _SLEEPS = "(state = 'current' OR (state = 'due' AND waiting) OR backfill)"
+# Due all the same: the workspace has yet to hear which server adopted the run.
+_ADOPT = text(f"""
+    INSERT INTO mirrors (
+        run_id, link_id, watermark, info_watermark, sent_upto, remote_experiment_id, remote_run_id, portal_url, points,
+        points_upto)
+    VALUES (
+        :run_id, :link_id, {ADOPTION_SEQ}, {ADOPTION_SEQ}, {ADOPTION_SEQ}, :experiment_id, :remote_run_id, :portal_url,
+        CAST(:points AS jsonb), {ADOPTION_SEQ})
+""")  # noqa: S608 - a constant of ours
 
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
@@ -245,6 +257,22 @@ async def add(connection: AsyncConnection, run_id: UUID) -> None:
     await connection.execute(_NOTIFY)
 
 
+async def adopt(
+    connection: AsyncConnection, run_id: UUID, *, link_id: int, remote_experiment_id: str, remote_run_id: str,
+    portal_url: str | None, points: str,
+) -> None:  # fmt: skip
+    """A new run that the workspace has, and has all of; `points`, as JSON, is how many of each metric."""
+    await connection.execute(
+        _ADOPT,
+        {
+            "run_id": run_id, "link_id": link_id, "experiment_id": remote_experiment_id,
+            "remote_run_id": remote_run_id, "portal_url": portal_url, "points": points,
+        },
+    )  # fmt: skip
+    await _set_tags(connection, run_id, _bound(remote_run_id, portal_url))
+    await connection.execute(_NOTIFY)
+
+
 async def mark_behind(connection: AsyncConnection, run_id: UUID) -> None:
     """Ask for a run to be mirrored, in the transaction of the write and under the run's row lock."""
     await connection.execute(_MARK_BEHIND, {"run_id": run_id})
@@ -333,8 +361,7 @@ async def bind(
     await _lock_run(connection, lease)
     values = {"experiment_id": experiment_id, "remote_run_id": remote_run_id, "portal_url": portal_url}
     await _if_held(connection, lease, _BIND, **values, sent_upto=sent_upto)
-    shown = {STATUS_TAG: "pending", REMOTE_RUN_TAG: remote_run_id}
-    await _set_tags(connection, lease, shown | ({PORTAL_TAG: portal_url} if portal_url else {}))
+    await _set_tags(connection, lease.run_id, _bound(remote_run_id, portal_url))
     return replace(
         lease,
         remote_experiment_id=experiment_id,
@@ -395,7 +422,7 @@ async def finish(
         waiting=waiting, wait=wait if waiting else timedelta(0), partial=partial,
     )  # fmt: skip
     shown = "pending" if not current else "partial" if partial else "mirrored"
-    await _set_tags(connection, lease, {STATUS_TAG: shown})
+    await _set_tags(connection, lease.run_id, {STATUS_TAG: shown})
     return current
 
 
@@ -413,7 +440,7 @@ async def quarantine(connection: AsyncConnection, lease: Lease, *, reason: str) 
     """Set the run aside: nobody claims it until it is replayed."""
     await _lock_run(connection, lease)
     await _if_held(connection, lease, _QUARANTINE, error=reason)
-    await _set_tags(connection, lease, {STATUS_TAG: "quarantined"})
+    await _set_tags(connection, lease.run_id, {STATUS_TAG: "quarantined"})
 
 
 async def _lock_run(connection: AsyncConnection, lease: Lease) -> int:
@@ -430,6 +457,11 @@ async def _if_held(connection: AsyncConnection, lease: Lease, change: TextClause
         raise LeaseLost(lease.run_id.hex)
 
 
-async def _set_tags(connection: AsyncConnection, lease: Lease, tags: dict[str, str]) -> None:
+def _bound(remote_run_id: str, portal_url: str | None) -> dict[str, str]:
+    shown = {STATUS_TAG: "pending", REMOTE_RUN_TAG: remote_run_id}
+    return shown | ({PORTAL_TAG: portal_url} if portal_url else {})
+
+
+async def _set_tags(connection: AsyncConnection, run_id: UUID, tags: dict[str, str]) -> None:
     """Show the state at the run itself. These writes have seq 0: they never start a new round of mirroring."""
-    await connection.execute(_SET_TAGS, {"run_id": lease.run_id, "keys": list(tags), "values": list(tags.values())})
+    await connection.execute(_SET_TAGS, {"run_id": run_id, "keys": list(tags), "values": list(tags.values())})

@@ -88,6 +88,7 @@ class RunMirrorStatus:
     overflow_is_told: bool
     workspace: str | None
     backfill: bool
+    azure_run_id: str | None = None  # of a run that was born in a workspace
 
 
 # Quarantined runs stay behind, so the index on behind_since finds them too.
@@ -131,7 +132,8 @@ _RUN_STATUS = text("""
     SELECT run_id, state, seq, watermark, attempt, behind_since, due_at, mirrored_at, remote_experiment_id,
         remote_run_id, portal_url, last_error, last_error_at, partial, overflow_at,
         overflow_told >= overflow_seq AS overflow_is_told,
-        (SELECT name FROM mirror_links WHERE mirror_links.link_id = mirrors.link_id) AS workspace, backfill
+        (SELECT name FROM mirror_links WHERE mirror_links.link_id = mirrors.link_id) AS workspace, backfill,
+        azure_run_id
     FROM mirrors JOIN runs USING (run_id) WHERE run_id = :run_id
 """)
 

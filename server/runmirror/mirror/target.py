@@ -91,6 +91,18 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
+class BornThere:
+    """A run as the target has it, which it made itself; of each metric the newest point."""
+
+    run_id: str
+    experiment_id: str
+    user_id: str
+    start_time_ms: int
+    state: "RunState"
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class RunState:
     """The part of a run that is overwritten, not added to."""
 
@@ -177,6 +189,10 @@ class Target(Protocol):
 
     async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
         """Set name, status and end time; the answer is the stage the run has there."""
+        ...
+
+    async def rename(self, run: RemoteRun, name: str) -> None:
+        """The name alone: whose run it is keeps what it says of its status."""
         ...
 
     def portal_url(self, run: RemoteRun) -> str | None: ...

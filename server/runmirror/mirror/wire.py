@@ -7,6 +7,7 @@ from runmirror.mirror.overflow import PATH, Overflowing
 from runmirror.mirror.overflow_queries import Report
 from runmirror.mirror.status import MirrorStatus, RunMirrorStatus, WorkspaceStatus
 from runmirror.mirror.verify.wire import RunVerificationAnswer, VerificationAnswer
+from runmirror.run_ids import shown_id
 from runmirror.wire import Wire
 
 
@@ -161,7 +162,7 @@ class RunMirrorAnswer(Wire):
     @classmethod
     def of(cls, status: RunMirrorStatus, report: Report | None = None) -> Self:
         return cls(
-            run_id=status.run_id.hex,
+            run_id=shown_id(status.run_id, status.azure_run_id),
             state=status.state,
             seq=status.seq,
             watermark=status.watermark,

@@ -10,7 +10,9 @@ from runmirror.registry.queries import DELETED
 from runmirror.registry.rules import IS_PROMPT
 
 _LOGGED_MODEL = text("""
-    SELECT artifact_uri, source_run_id FROM logged_models WHERE model_id = :model_id AND lifecycle_stage <> 'deleted'
+    SELECT artifact_uri, source_run_id,
+        (SELECT azure_run_id FROM runs WHERE runs.run_id = source_run_id) AS azure_run_id
+    FROM logged_models WHERE model_id = :model_id AND lifecycle_stage <> 'deleted'
 """)
 
 _VERSION = text(f"""
@@ -36,7 +38,7 @@ _TAG_OF_LOGGED_MODEL = text("SELECT value FROM logged_model_tags WHERE model_id 
 
 
 async def logged_model(connection: AsyncConnection, model_id: str) -> Row[Any] | None:
-    """`(artifact_uri, source_run_id)` of an active logged model."""
+    """`(artifact_uri, source_run_id, azure_run_id)` of an active logged model."""
     return (await connection.execute(_LOGGED_MODEL, {"model_id": model_id})).one_or_none()
 
 

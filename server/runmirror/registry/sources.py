@@ -21,12 +21,12 @@ from runmirror.artifacts.places import MODEL_ID, path_of
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import DoesNotExist, InvalidParameter, ModelVersionNotFound, RegisteredModelNotFound
 from runmirror.registry import rules, source_queries
-from runmirror.wire import RUN_ID
+from runmirror.run_ids import is_foreign, shown_id, stored_id
 
 MAX_LENGTH = 2000
 PROMPT_PLACEHOLDERS = frozenset({"dummy-source", "prompt-template"})
 
-_RUNS = re.compile(r"runs:/([0-9a-f]{32})(?:/([^?#]*))?")
+_RUNS = re.compile(r"runs:/([a-zA-Z0-9][a-zA-Z0-9_\-]{0,255})(?:/([^?#]*))?")
 _MODELS = re.compile(r"models:/([^/?]+)(?:/([^/?]+))?")
 
 
@@ -60,7 +60,7 @@ async def resolve(
     """What `uri` means. Raises `InvalidParameter` (or `DoesNotExist`) unless it lies in our store and fits the ids."""
     if len(uri) > MAX_LENGTH or not uri.isprintable():
         raise InvalidParameter(f"Invalid model version source: '{uri[:200]}'.")
-    if run_id and not RUN_ID.fullmatch(run_id):
+    if run_id and not await _names_a_run(connection, run_id):
         raise InvalidParameter(f"Invalid value {run_id[:80]!r} for parameter 'run_id' supplied: not a run id.")
     if rules.is_prompt(tags):
         if uri not in PROMPT_PLACEHOLDERS:
@@ -135,7 +135,7 @@ async def _of_logged_model(connection: AsyncConnection, uri: str, run_id: str, m
         raise _outside(uri, "model_id")
     path_of(location)
     made_by = row.source_run_id
-    return Source(uri, location, run_id or (made_by.hex if made_by else ""), model_id, made_by)
+    return Source(uri, location, run_id or (shown_id(made_by, row.azure_run_id) if made_by else ""), model_id, made_by)
 
 
 async def _of_run(connection: AsyncConnection, uri: str, run_id: str) -> Source:
@@ -146,7 +146,7 @@ async def _of_run(connection: AsyncConnection, uri: str, run_id: str) -> Source:
         return Source(uri, uri, run_id)
     if uri.startswith("models:"):
         raise _outside(uri, "model_id")
-    root = await artifact_queries.artifact_uri(connection, UUID(run_id)) if run_id else None
+    root = await _artifact_root(connection, run_id)
     if root is None or not _lies_below(uri, root):
         raise _outside(uri, "run_id")
     path_of(uri)
@@ -154,11 +154,23 @@ async def _of_run(connection: AsyncConnection, uri: str, run_id: str) -> Source:
 
 
 async def _path_in_run(connection: AsyncConnection, uri: str, match: re.Match[str]) -> str:
-    root = await artifact_queries.artifact_uri(connection, UUID(match[1]))
+    root = await _artifact_root(connection, match[1])
     if root is None:
         raise _outside(uri, "run_id")
     below = (match[2] or "").removesuffix("/")
     return f"{path_of(root)}/{safe_path(below)}" if below else path_of(root)
+
+
+async def _names_a_run(connection: AsyncConnection, run_id: str) -> bool:
+    """Any id of our shape, of a run that may be another server's; or the name of a run that was adopted here."""
+    if is_foreign(run_id):
+        return await _artifact_root(connection, run_id) is not None
+    return stored_id(run_id) is not None
+
+
+async def _artifact_root(connection: AsyncConnection, run_id: str) -> str | None:
+    key = stored_id(run_id)
+    return None if key is None else await artifact_queries.artifact_uri(connection, key)
 
 
 def _lies_below(uri: str, root: str) -> bool:

@@ -41,4 +41,4 @@ async def log_outputs(connection: AsyncConnection, run_id: str, outputs: Sequenc
         found = await inputs_queries.add_model_outputs(connection, write.run_id, write.seq, steps)
         moved = [row.model_id for row in found]
     if moved:
-        raise BadRequest(f"Logged model '{moved[0]}' is an output of run {write.run_id.hex} at another step already.")
+        raise BadRequest(f"Logged model '{moved[0]}' is an output of run {write.named} at another step already.")

@@ -9,7 +9,8 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _INFO = """
-    run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, lifecycle_stage, artifact_uri
+    run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, lifecycle_stage, artifact_uri,
+    azure_run_id
 """
 
 _EXPERIMENT = text("SELECT artifact_location, lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id")

@@ -12,6 +12,7 @@ from runmirror.db import ReadConnection, WriteConnection
 from runmirror.entities import LifecycleStage
 from runmirror.errors import RunNotFound
 from runmirror.routing import Permission, mlflow_route
+from runmirror.run_ids import shown_id
 from runmirror.runs import history, queries, service, wire
 from runmirror.runs.inputs_queries import load_inputs_outputs
 from runmirror.runs.search import search_runs as find_runs
@@ -167,7 +168,7 @@ def _pairs(rows: list[list[str]] | None) -> list[wire.PairOut] | None:
 
 
 def _info(row: Row[Any]) -> wire.RunInfoWire:
-    run_id = row.run_id.hex
+    run_id = shown_id(row.run_id, row.azure_run_id)
     return wire.RunInfoWire(
         run_uuid=run_id,
         experiment_id=str(row.experiment_id),

@@ -85,7 +85,7 @@ async def delete_tag(connection: AsyncConnection, run_id: str, key: str) -> None
     write = await writes.begin(connection, run_id)
     await queue.mark_unrouted(connection, write.run_id, (key,))
     if not await batch_queries.delete_tag(connection, write.run_id, write.seq, key):
-        raise DoesNotExist(f"No tag with name: {key} in run with id {write.run_id.hex}")
+        raise DoesNotExist(f"No tag with name: {key} in run with id {write.named}")
 
 
 async def _write(connection: AsyncConnection, run_id: str, batch: Batch) -> None:
@@ -112,12 +112,11 @@ async def _insert_params(connection: AsyncConnection, write: writes.RunWrite, pa
         was = changed[0]
         raise InvalidParameter(
             f"Changing param values is not allowed. Param with key='{was.key}' was already logged with "
-            f"value='{was.old_value}' for run ID='{write.run_id.hex}'. Attempted logging new value '{was.new_value}'."
+            f"value='{was.old_value}' for run ID='{write.named}'. Attempted logging new value '{was.new_value}'."
         )
     conflicts = [{"key": was.key, "old_value": was.old_value, "new_value": was.new_value} for was in changed]
     raise InvalidParameter(
-        f"Changing param values is not allowed. Params were already logged='{conflicts}' for "
-        f"run ID='{write.run_id.hex}'."
+        f"Changing param values is not allowed. Params were already logged='{conflicts}' for run ID='{write.named}'."
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runmirror.entities import LifecycleStage
 from runmirror.errors import InvalidParameter, RunNotFound
 from runmirror.mirror import queue
-from runmirror.wire import RUN_ID
+from runmirror.run_ids import stored_id
 
 # The update locks the row (FOR NO KEY UPDATE): writers of one run take turns, so its seqs commit in order.
 _BUMP = text("""
@@ -23,6 +23,7 @@ class RunWrite:
     """A write of a run under way: `seq` is what every row it touches is stamped with."""
 
     run_id: UUID
+    named: str  # the id as the caller wrote it, for messages
     seq: int
     experiment_id: int
     artifact_uri: str
@@ -30,9 +31,9 @@ class RunWrite:
 
 def parse_run_id(run_id: str) -> UUID:
     """The id as stored. Raises `RunNotFound`: what has not the shape of an id cannot exist."""
-    if not RUN_ID.match(run_id):
+    if (key := stored_id(run_id)) is None:
         raise RunNotFound(run_id)
-    return UUID(run_id)
+    return key
 
 
 async def begin(
@@ -43,12 +44,13 @@ async def begin(
     Raises `RunNotFound`, or `InvalidParameter` when the run is not in `stage` (None: any stage will do).
     """
     key = run_id if isinstance(run_id, UUID) else parse_run_id(run_id)
+    named = key.hex if isinstance(run_id, UUID) else run_id
     row = (await connection.execute(_BUMP, {"run_id": key})).one_or_none()
     if row is None:
-        raise RunNotFound(key.hex)
+        raise RunNotFound(named)
     if stage is not None and row.lifecycle_stage != stage:
         raise InvalidParameter(
-            f"The run {key.hex} must be in the '{stage}' state. Current state is {row.lifecycle_stage}."
+            f"The run {named} must be in the '{stage}' state. Current state is {row.lifecycle_stage}."
         )
     await queue.mark_behind(connection, key)
-    return RunWrite(key, row.seq, row.experiment_id, row.artifact_uri)
+    return RunWrite(key, named, row.seq, row.experiment_id, row.artifact_uri)

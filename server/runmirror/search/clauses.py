@@ -5,7 +5,6 @@ import operator as python
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -27,8 +26,10 @@ from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlalchemy.types import TypeEngine
 
 from runmirror.errors import InvalidParameter
+from runmirror.names import here, is_azure_experiment_id
+from runmirror.run_ids import stored_id
 from runmirror.search.tree import Comparison, Operator
-from runmirror.wire import INT64_MAX, RUN_ID
+from runmirror.wire import INT64_MAX
 
 Column = SQLCoreOperations[Any]
 
@@ -76,10 +77,10 @@ def metric_matches(column: Column, comparison: Comparison) -> ColumnElement[bool
 
 
 def run_id_matches(column: Column, comparison: Comparison) -> ColumnElement[bool]:
-    """For a column of UUIDs, which clients know as 32 hex digits."""
+    """For a column of UUIDs; clients know them as 32 hex digits, or by the names that Azure ML gave."""
     if comparison.operator in {Operator.LIKE, Operator.ILIKE}:
         return text_matches(func.replace(cast(column, Text), "-", ""), comparison)
-    ids = [UUID(text) for text in comparison.texts if RUN_ID.fullmatch(text)]
+    ids = [key for key in map(stored_id, comparison.texts) if key is not None]
     return _listed(column, comparison.operator, ids, Uuid())
 
 
@@ -100,6 +101,8 @@ def parse_experiment_ids(texts: Sequence[str]) -> list[int]:
 
 
 def _parse_experiment_id(text: str) -> int:
+    if is_azure_experiment_id(text):
+        return here(text)
     try:
         return int(text[: _LONGEST_ID + 1])
     except ValueError:

@@ -11,7 +11,7 @@ from runmirror.tables.evaluation_datasets import (
     evaluation_dataset_tags,
     evaluation_datasets,
 )
-from runmirror.tables.experiments import experiment_tags, experiments
+from runmirror.tables.experiments import adopted_experiments, experiment_tags, experiments
 from runmirror.tables.logged_models import (
     logged_model_metrics,
     logged_model_params,
@@ -52,6 +52,7 @@ from runmirror.tables.traces import assessments, spans, trace_links, traces
 from runmirror.tables.webhooks import webhook_deliveries, webhooks
 
 __all__ = [
+    "adopted_experiments",
     "artifacts",
     "assessments",
     "dataset_inputs",

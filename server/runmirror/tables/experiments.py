@@ -16,6 +16,14 @@ experiments = Table(
     CheckConstraint("lifecycle_stage IN ('active', 'deleted')", name="lifecycle_stage"),
 )
 
+# By which ids of Azure ML clients inside its jobs name experiments of ours.
+adopted_experiments = Table(
+    "adopted_experiments",
+    metadata,
+    Column("azure_experiment_id", Text, primary_key=True),  # in lower case
+    Column("experiment_id", BigInteger, nullable=False),
+)
+
 experiment_tags = Table(
     "experiment_tags",
     metadata,

@@ -33,6 +33,8 @@ runs = Table(
     Column("lifecycle_stage", Text, nullable=False, server_default="active"),
     Column("deleted_time_ms", BigInteger),
     Column("artifact_uri", Text, nullable=False),
+    # What clients call a run that was born in an Azure ML workspace; `run_id` follows from it (see runmirror.run_ids).
+    Column("azure_run_id", Text),
     Column("seq", Integer, nullable=False, server_default="1"),
     # The write that last changed a column of this row (name, status, end time, lifecycle stage).
     Column("info_seq", Integer, nullable=False, server_default="1"),

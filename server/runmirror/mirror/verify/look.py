@@ -68,7 +68,13 @@ async def look(sides: Sides, run_id: UUID) -> Seen:
     stand = await read_stand(sides.engine, run_id)
     if stand is None or not stand.is_settled:
         return Seen(stand)
-    differences = tuple([difference async for difference in _compare(sides, stand)])
+    differences = tuple(
+        [
+            difference
+            async for difference in _compare(sides, stand)
+            if not (stand.is_born_there and difference.change is Change.SURPLUS)
+        ]
+    )
     after = await read_stand(sides.engine, run_id)
     return Seen(stand, differences) if after == stand else Seen(after)
 
@@ -105,7 +111,7 @@ async def _compare(sides: Sides, stand: Stand) -> AsyncIterator[Difference]:
     overflow = await read_overflow(reader, remote, paths)
     both = _Both(
         stand, reader, expected, remote, copy, paths, overflow or Overflow(), overflow is not None,
-        sides.settings.mirror_on_delete,
+        "keep" if stand.is_born_there else sides.settings.mirror_on_delete,
     )  # fmt: skip
     for compare in (_state, _params, _tags, _inputs, _overflow_file):
         for difference in compare(both):
@@ -124,6 +130,9 @@ def _state(both: _Both) -> Iterator[Difference]:
     if ours.end_time_ms is None:
         # MLflow knows no way to take an end back.
         ours = replace(ours, end_time_ms=theirs.end_time_ms)
+    if both.stand.is_born_there:
+        # Whether a job runs and when it ended is for its own control plane to say.
+        ours = replace(ours, status=theirs.status, end_time_ms=theirs.end_time_ms)
     for kind, left, right in (
         (Kind.STATUS, ours.status.value, theirs.status.value),
         (Kind.NAME, ours.name, theirs.name),

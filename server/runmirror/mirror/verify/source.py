@@ -32,6 +32,7 @@ class Stand:
     remote_run_id: str | None
     remote_experiment_name: str | None
     workspace_id: str | None  # in small letters
+    is_born_there: bool = False  # adopted: the job that it belongs to writes to it as well
 
     @property
     def is_settled(self) -> bool:
@@ -102,7 +103,8 @@ class Expected:
 
 _STAND = text("""
     SELECT run_id, seq, state, watermark, mirrored_at, mirrors.last_error_at, mirrors.remote_experiment_id,
-        remote_run_id, remote_name, lower(mirror_links.workspace_id) AS workspace_id
+        remote_run_id, remote_name, lower(mirror_links.workspace_id) AS workspace_id,
+        COALESCE(azure_run_id = remote_run_id, false) AS is_born_there
     FROM runs JOIN mirrors USING (run_id) LEFT JOIN mirrored_experiments USING (experiment_id, link_id)
         LEFT JOIN mirror_links USING (link_id)
     WHERE run_id = :run_id
