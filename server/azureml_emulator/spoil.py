@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from azureml_emulator.faults import Fault
 from azureml_emulator.transport import transport_of
 
+_DRIPS = 20
+
 Answer = Callable[[], Awaitable[None]]
 
 
@@ -38,6 +40,8 @@ async def spoil(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send
                 await send(message)
         case "truncate":
             await _truncate(app, scope, receive, send)
+        case "drip":
+            await _drip(fault, app, scope, receive, send)
 
 
 async def _nowhere(_message: Message) -> None:
@@ -77,6 +81,26 @@ async def _hang(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send
                 await asyncio.sleep(0.02)
     if not transport.is_closing():
         await app(scope, receive, send)
+
+
+async def _drip(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a few bytes at a time, so that no single wait is long but all of them together are."""
+    transport = transport_of(scope)
+
+    async def drip(message: Message) -> None:
+        body = message.get("body", b"")
+        if message["type"] == "http.response.start" or not body:
+            await send(message)
+            return
+        size = max(1, len(body) // _DRIPS)
+        for at in range(0, len(body), size):
+            if transport.is_closing():
+                return
+            await asyncio.sleep(fault.seconds / _DRIPS)
+            await send({"type": "http.response.body", "body": body[at : at + size], "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)})
+
+    await app(scope, receive, drip)
 
 
 async def _truncate(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
