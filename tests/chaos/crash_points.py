@@ -1,7 +1,7 @@
 """In a process that is to die: kill -9 of itself at the n-th step boundary of a kind, the product's code untouched.
 
-Between two commits, and between two requests to Azure, nothing happens that anybody else could see; so these are all the
-step boundaries there are. Before a commit: all of a transaction is done, and is lost. After it: nobody was told.
+Between two commits, and between two requests to Azure, nothing happens that anybody else could see; so these are all
+the step boundaries there are. Before a commit: all of a transaction is done, and is lost. After it: nobody was told.
 """
 
 import os
@@ -15,12 +15,16 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncTransaction
 
+from runmirror.artifacts.service import Artifacts
+from runmirror.mirror import link, overflow_queries, queries, queue, status, throughput
+from runmirror.runs import inputs_service, service
+
 KINDS = ("before_commit", "after_commit", "before_request", "after_request")
 MARK = "CHAOS died at "
 
 
 class _Fuse:
-    """Burns at the `number`-th of a kind of boundary, or with some probability at each of them."""
+    """Burns down at the `number`-th of a kind of boundary."""
 
     def __init__(self, kind: str, number: int) -> None:
         self._kind = kind
@@ -79,10 +83,6 @@ def install(kind: str, number: int) -> None:
 
 def _name_the_work(fuse: _Fuse) -> None:
     """Remember which function of the queue, or of a service, worked last: so that a boundary has a name."""
-    from runmirror.artifacts.service import Artifacts
-    from runmirror.mirror import link, overflow_queries, queries, queue, status, throughput
-    from runmirror.runs import inputs_service, service
-
     def named(name: str, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @wraps(function)
         async def call(*arguments: Any, **options: Any) -> Any:

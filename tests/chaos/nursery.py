@@ -5,17 +5,29 @@ has ended. Each child runs the command line as an operator would, with an enviro
 """
 
 import asyncio
+import gc
 import json
 import os
 import selectors
 import signal
 import sys
+import traceback
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
+
+from runmirror.__main__ import main as command_line
+from runmirror.app import create_app
+from runmirror.mirror import worker  # noqa: F401 - what the command imports only when it runs
+from runmirror.settings import Settings
+from runmirror.supervisor import stop_with_parent  # noqa: F401
+from tests.chaos import crash_points
 
 
 @dataclass
@@ -58,7 +70,7 @@ class Nursery:
         self._listening: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
-    async def __aenter__(self) -> "Nursery":
+    async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.chaos.nursery", stdin=PIPE, stdout=PIPE
         )
@@ -74,12 +86,12 @@ class Nursery:
         await self._listening
 
     async def start(
-        self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, *, die: tuple[str, int] | None = None
+        self, run: str | int, environment: Mapping[str, str], log: Path, *, die: tuple[str, int] | None = None
     ) -> Child:
-        """Run `runmirror` with these arguments; `die`: at which step boundary it kills itself."""
+        """Run a command of `runmirror`, or the API at a port; `die`: at which step boundary it kills itself."""
         assert self._process is not None
         assert self._process.stdin is not None
-        wanted = {"arguments": list(arguments), "environment": dict(environment), "log": str(log), "die": die}
+        wanted = {"run": run, "environment": dict(environment), "log": str(log), "die": die}
         async with self._turn:
             self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
             await self._process.stdin.drain()
@@ -142,16 +154,19 @@ def main() -> None:
 
 
 def _import_everything() -> None:
-    import runmirror.__main__
-    import runmirror.asgi
-    import runmirror.mirror.worker
-    import runmirror.supervisor
-    import runmirror.webhooks.secrets
-    import tests.chaos.crash_points  # noqa: F401
-    from uvicorn.loops import auto
-    from uvicorn.protocols.http import auto as http_auto  # noqa: F401
+    """And build the application once: what that leaves in memory, every child begins with."""
+    auto_loop_factory()
+    create_app(Settings(database_url="postgresql://nowhere/none"), "postgresql://nowhere/none")
+    gc.collect()
+    gc.freeze()
 
-    auto.auto_loop_factory()
+
+def _serve(port: int) -> None:
+    """What `runmirror serve --no-mirror` does once the database is at the newest schema."""
+    uvicorn.run(
+        "runmirror.asgi:create", factory=True, host="127.0.0.1", port=port, log_level="warning", access_log=False,
+        timeout_graceful_shutdown=5, server_header=False,
+    )  # fmt: skip
 
 
 def _reap(children: set[int]) -> None:
@@ -189,18 +204,15 @@ def _bear(wanted: dict[str, Any], wake: int) -> int:
         os.environ.clear()
         os.environ.update(wanted["environment"])
         if wanted["die"]:
-            from tests.chaos import crash_points
-
             crash_points.install(*wanted["die"])
-        from runmirror.__main__ import main as command_line
-
-        command_line(wanted["arguments"], standalone_mode=False)
+        if isinstance(wanted["run"], int):
+            _serve(wanted["run"])
+        else:
+            command_line([wanted["run"]], standalone_mode=False)
         status = 0
     except SystemExit as ending:
         status = ending.code if isinstance(ending.code, int) else 1
     except BaseException:  # noqa: BLE001 - the last word of this process
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()

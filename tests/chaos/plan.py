@@ -75,8 +75,8 @@ def draw(seed: int) -> Plan:
         "RUNMIRROR_MIRROR_CONCURRENCY": str(dice.choice([1, 2, 4])),
         "RUNMIRROR_MIRROR_ON_DELETE": "delete",
     }
-    plan.faults = [fault for _ in range(dice.randint(3, 7)) for fault in _fault(dice)]
-    plan.events = sorted((_event(dice) for _ in range(dice.randint(1, 3))), key=lambda event: event.at)
+    plan.faults = [fault for _ in range(dice.randint(6, 12)) for fault in _fault(dice)]
+    plan.events = sorted((_event(dice) for _ in range(dice.randint(1, 4))), key=lambda event: event.at)
     # The first boundary goes round with the seeds, so that enough of them meet every one.
     first = (KINDS[seed % len(KINDS)], 1 + seed // len(KINDS) % 30)
     plan.deaths = [first] + [(dice.choice(KINDS), dice.randint(1, 40)) for _ in range(dice.randint(0, 2))]
@@ -117,10 +117,10 @@ def _fault(dice: random.Random) -> list[Json]:
         "throttled_until", "throttled_silently", "server error", "unauthorized once", "forbidden for a while", "vanished",
         "conflict", "too large", "sas expired",
     ])  # fmt: skip
-    skip = dice.choice([0, 0, 1, 2, 3, 5, 8])
+    skip = dice.choice([0, 0, 0, 1, 1, 2, 4])
     times = dice.randint(1, 3)
     rule: Json = {"match": _match(dice), "skip": skip, "times": times}
-    everything: Json = {"match": {"path": _SERVICE}, "skip": dice.randint(0, 30), "times": times}
+    everything: Json = {"match": {"path": _SERVICE}, "skip": dice.randint(0, 20), "times": times}
     match kind:
         case "hang" | "hang_after":
             return [rule | {"kind": kind, "seconds": dice.choice([0.2, 1.3]), "times": 1}]

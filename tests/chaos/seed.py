@@ -146,11 +146,10 @@ class Seed:
         })  # fmt: skip
 
     async def _start_server(self, die: tuple[str, int] | None) -> Child:
-        arguments = ["serve", "--no-mirror", "--port", str(self._port)]
-        return await self._world.nursery.start(arguments, self._environment, self._folder / "server.log", die=die)
+        return await self._world.nursery.start(self._port, self._environment, self._folder / "server.log", die=die)
 
     async def _start_worker(self, die: tuple[str, int] | None) -> Child:
-        return await self._world.nursery.start(["worker"], self._environment, self._folder / "worker.log", die=die)
+        return await self._world.nursery.start("worker", self._environment, self._folder / "worker.log", die=die)
 
     async def _ready(self) -> None:
         async with httpx.AsyncClient(base_url=self._url, trust_env=False, verify=False, timeout=10) as client:

@@ -10,7 +10,7 @@ the database's clock is asked. Whoever changes rows of several tables does so in
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -81,17 +81,33 @@ _CLAIM = text("""
         WHERE state = 'leased' AND lease_expires_at <= now() - CAST(:settle AS interval)
         ORDER BY lease_expires_at LIMIT :most
         FOR UPDATE SKIP LOCKED),
+    turns AS (
+        SELECT run_id FROM mirrors
+        WHERE run_id = ANY(CAST(:turns AS uuid[]))
+            AND state = 'due' AND due_at <= now() - CAST(:debounce AS interval)
+        LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
+        FOR UPDATE SKIP LOCKED),
     due AS (
         SELECT run_id FROM mirrors
         WHERE state = 'due' AND due_at <= now() - CAST(:debounce AS interval)
-        ORDER BY due_at LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
+            AND run_id <> ALL(CAST(:turns AS uuid[]))
+        ORDER BY due_at
+        LIMIT (SELECT GREATEST(:most - (SELECT count(*) FROM expired) - (SELECT count(*) FROM turns), 0))
         FOR UPDATE SKIP LOCKED)
     UPDATE mirrors
     SET state = 'leased', waiting = false, lease_token = gen_random_uuid(),
         lease_expires_at = now() + CAST(:ttl AS interval)
-    WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM due)
+    WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM turns UNION ALL SELECT run_id FROM due)
         AND EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))
     RETURNING run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id
+""")
+
+_OLDEST_OF_EACH = text("""
+    SELECT run_id FROM (
+        SELECT DISTINCT ON (experiment_id) run_id, due_at FROM mirrors JOIN runs USING (run_id)
+        WHERE state = 'due' AND due_at <= now() - CAST(:debounce AS interval)
+        ORDER BY experiment_id, due_at) AS oldest
+    ORDER BY due_at
 """)
 
 _NEXT = text("""
@@ -174,12 +190,20 @@ async def claim(
     ttl: timedelta,
     debounce: timedelta,
     settle: timedelta,
+    turns: Sequence[UUID] = (),
 ) -> list[Lease]:
-    """Lease up to `most` runs that nobody holds, the longest waiting first; writes younger than `debounce` wait."""
-    rows = await connection.execute(
-        _CLAIM, {"workspace_id": workspace_id, "most": most, "ttl": ttl, "debounce": debounce, "settle": settle}
-    )
+    """Lease up to `most` runs that nobody holds; writes younger than `debounce` wait.
+
+    Those whose turn it is come before the others, of which the longest waiting come first.
+    """
+    values = {"workspace_id": workspace_id, "most": most, "ttl": ttl, "debounce": debounce, "settle": settle}
+    rows = await connection.execute(_CLAIM, values | {"turns": list(turns)})
     return [Lease(*row) for row in rows]
+
+
+async def oldest_of_each_experiment(connection: AsyncConnection, *, debounce: timedelta) -> list[UUID]:
+    """Of each experiment the run that has been due for longest, the longest of them first."""
+    return list(await connection.scalars(_OLDEST_OF_EACH, {"debounce": debounce}))
 
 
 async def seconds_to_next(connection: AsyncConnection, *, debounce: timedelta, settle: timedelta) -> float | None:

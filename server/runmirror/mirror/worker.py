@@ -27,6 +27,7 @@ from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.mirror.retry import Pause, Postpone, Quarantine, Release, decide, describe
 from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected
+from runmirror.mirror.turns import Turns
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Worker:
         # Leases that could not be given back because Postgres was away.
         self._unreleased: list[Lease] = []
         self._outage = Outage()
+        self._turns = Turns()
         self._run_outages: dict[UUID, int] = {}  # failures of the workspace in a row that each run met
         self._contact_noted_at = float("-inf")
         self._forgot_at = float("-inf")
@@ -145,7 +147,9 @@ class Worker:
                 ttl=self._settings.mirror_lease,
                 debounce=self._debounce,
                 settle=self._settings.mirror_settle,
+                turns=await self._turns.take(connection, room, self._debounce),
             )
+        self._turns.claimed(len(leases), room)
         for lease in leases:
             task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
             self._running[lease.run_id] = task
