@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,10 +57,16 @@ async def _read_all(receive: Receive) -> None:
 
 async def _answer(fault: Fault, send: Send) -> None:
     body = fault.body if isinstance(fault.body, str) else json.dumps(fault.body) if fault.body is not None else ""
-    headers = {"content-type": "application/json", **fault.headers, "content-length": str(len(body.encode()))}
+    told = {name: _date(value) for name, value in fault.headers.items()}
+    headers = {"content-type": "application/json", **told, "content-length": str(len(body.encode()))}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": fault.status, "headers": raw})
     await send({"type": "http.response.body", "body": body.encode()})
+
+
+def _date(value: str) -> str:
+    """`date+N` stands for the time N seconds from now, as HTTP writes it."""
+    return formatdate(time.time() + float(value[5:]), usegmt=True) if value.startswith("date+") else value
 
 
 async def _reset(scope: Scope, receive: Receive) -> None:

@@ -25,8 +25,6 @@ async def run_seeds(seeds: list[int], *, lanes: int, blob_store: bool, tell: Cal
                 tell(await Seed(world, waiting.pop()).run())
 
     with tempfile.TemporaryDirectory(prefix="runmirror-chaos-", ignore_cleanup_errors=True) as name:
-        # As root, Postgres runs as another user, who has to get in.
-        Path(name).chmod(0o755)
         async with asyncio.TaskGroup() as group:
             for number in range(min(lanes, len(seeds))):
                 folder = Path(name) / f"lane{number}"
@@ -44,9 +42,7 @@ def line(verdict: Verdict) -> str:
 
 
 def explain(verdict: Verdict) -> str:
-    logs = []
-    for log in verdict.logs:
-        logs.append(f"--- the end of {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+    logs = [f"--- the end of {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in verdict.logs]
     told = "\n".join(f"  {difference}" for difference in verdict.differences)
     return f"{told}\n  repeat it: make chaos SEED={verdict.seed}\n" + "\n".join(logs)
 
@@ -74,14 +70,17 @@ def main() -> int:
                 sink.write(json.dumps(as_json(verdict)) + "\n")
 
     asyncio.run(run_seeds(seeds, lanes=options.lanes, blob_store=True, tell=tell))
+    return summarise(verdicts, time.monotonic() - began)
+
+
+def summarise(verdicts: list[Verdict], seconds: float) -> int:
+    """Print the totals; the exit code."""
     faults, boundaries = Counter[str](), Counter[str]()
     for verdict in verdicts:
         faults.update(verdict.faults)
         boundaries.update(verdict.boundaries)
     failed = sorted(verdict.seed for verdict in verdicts if verdict.differences)
-    print(
-        f"\n{len(verdicts)} seeds ({seeds[0]} to {seeds[-1]}) in {time.monotonic() - began:.0f} s, {len(failed)} failed"
-    )
+    print(f"\n{len(verdicts)} seeds in {seconds:.0f} s, {len(failed)} failed")
     print(f"writes acknowledged: {sum(verdict.acknowledged for verdict in verdicts)}")
     print(f"faults injected: {sum(faults.values())}")
     for kind, number in sorted(faults.items(), key=lambda entry: (-entry[1], entry[0])):

@@ -5,6 +5,7 @@ Nothing of the product is used here but its HTTP API: a mistake of its own compa
 
 import hashlib
 import json
+import math
 import re
 import sys
 from collections import Counter, defaultdict
@@ -52,7 +53,7 @@ class TargetRun:
 def point(key: str, step: Any, timestamp: Any, value: Any) -> Point:
     """NaN equals NaN here, and 0 equals -0."""
     number = float(value)
-    return key, int(step), int(timestamp), "nan" if number != number else repr(number + 0.0)
+    return key, int(step), int(timestamp), "nan" if math.isnan(number) else repr(number + 0.0)
 
 
 def _written(batch: Json) -> list[Point]:
@@ -141,8 +142,8 @@ def compare(journals: list[Journal], source: dict[str, SourceRun], target: list[
     by_source = defaultdict[str, list[TargetRun]](list)
     for run in target:
         by_source[run.state["tags"].get("runmirror.run_id", "none")].append(run)
-    for run_id in by_source.keys() - source.keys():
-        told.append(f"the workspace has a run of {run_id}, which is not at the source")
+    strangers = by_source.keys() - source.keys()
+    told += [f"the workspace has a run of {run_id}, which is not at the source" for run_id in strangers]
     for journal in journals:
         if journal.run_id not in source:
             told.append(f"run {journal.run_id} was acknowledged and is not at the source")
@@ -264,25 +265,28 @@ def _kept_and_mirrored(
         yield f"shown as {shown!r} at the source, with {len(copy.overflow)} lines of overflow"
 
 
-def _order(journal: Journal, copy: TargetRun) -> Iterator[str]:
-    """Of two writes, one acknowledged before the other was begun, the first arrives first; an ending after its data."""
-    born: dict[Point, int] = {}
+def _arrivals(copy: TargetRun) -> tuple[dict[Any, int], dict[int, int]]:
+    """When each point, param and file content came first, and when each ending was told, by its time."""
     arrival: dict[Any, int] = {}
     endings: dict[int, int] = {}
     for at, change in enumerate(copy.changes):
         what = change["what"]
         match change["kind"]:
             case "batch":
-                for p in what["points"]:
-                    arrival.setdefault(point(*p), at)
-                for key, _ in what["params"]:
-                    arrival.setdefault(("param", key), at)
-            case "state":
-                if what["status"] not in {"RUNNING", "SCHEDULED"} and what["end_time"] is not None:
-                    endings.setdefault(what["end_time"], at)
+                for key in [point(*p) for p in what["points"]] + [("param", key) for key, _ in what["params"]]:
+                    arrival.setdefault(key, at)
+            case "state" if what["status"] not in {"RUNNING", "SCHEDULED"} and what["end_time"] is not None:
+                endings.setdefault(what["end_time"], at)
             case "file":
                 revision = _REVISION.fullmatch(what["path"])
                 arrival.setdefault(("file", revision[2] if revision else what["path"], what["sha256"]), at)
+    return arrival, endings
+
+
+def _order(journal: Journal, copy: TargetRun) -> Iterator[str]:
+    """Of two writes, one acknowledged before the other was begun, the first arrives first; an ending after its data."""
+    born: dict[Point, int] = {}
+    arrival, endings = _arrivals(copy)
     native = {key: at for key, at in arrival.items() if isinstance(key[1], int)}
     before: list[Any] = []  # what has been acknowledged so far
     latest = -1

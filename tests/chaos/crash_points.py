@@ -83,6 +83,7 @@ def install(kind: str, number: int) -> None:
 
 def _name_the_work(fuse: _Fuse) -> None:
     """Remember which function of the queue, or of a service, worked last: so that a boundary has a name."""
+
     def named(name: str, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @wraps(function)
         async def call(*arguments: Any, **options: Any) -> Any:

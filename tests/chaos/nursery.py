@@ -1,7 +1,7 @@
 """Processes of the product that start in milliseconds: forked from one that has imported everything, and really killed.
 
-Run as a program this is the parent of them all: it reads what to start, a JSON line each, and tells who was born and who
-has ended. Each child runs the command line as an operator would, with an environment of its own.
+Run as a program this is the parent of them all: it reads what to start, a JSON line each, and tells who was born and
+who has ended. Each child runs the command line as an operator would, with an environment of its own.
 """
 
 import asyncio

@@ -113,8 +113,7 @@ class Seed:
                     await keep.stop(task)
                 except AssertionError as error:
                     self._verdict.differences.append(str(error))
-            for change in ("/faults",):
-                await self._world.tell("DELETE", change)
+            await self._world.tell("DELETE", "/faults")
         self._verdict.logs = sorted(self._folder.glob("*.log"))
         for log in self._verdict.logs:
             for kind, what in _DIED.findall(log.read_text(errors="replace")):
@@ -130,10 +129,7 @@ class Seed:
         await world.tell("POST", "/reset")
         await world.tell("POST", "/settings", plan.emulator)
         for fault in plan.faults:
-            rule = {name: value for name, value in fault.items() if name != "expired"}
-            if "expired" in fault:
-                rule["headers"] = {"x-ms-error-code": "AuthenticationFailed"}
-            await world.tell("POST", "/faults", rule)
+            await world.tell("POST", "/faults", fault)
         more: Mapping[str, str] = {}
         if self._blob_store:
             more = world.blob_environment(f"seed{plan.seed}")
@@ -175,7 +171,8 @@ class Seed:
             if await self._happen(event, server, workers):
                 self._verdict.faults[event.kind] += 1
 
-    async def _happen(self, event: Event, server: Keep, workers: list[Keep]) -> bool:
+    async def _happen(self, event: Event, server: Keep, workers: list[Keep]) -> bool:  # noqa: PLR0912 - one a kind
+        """Whether there was anything it could happen to."""
         world = self._world
         worker = workers[event.number % len(workers)].child
         match event.kind:
@@ -231,7 +228,7 @@ class Seed:
             kind = str(fault["status"]) if fault["kind"] == "status" else fault["kind"]
             if kind == "429":
                 wait = fault["headers"].get("Retry-After", "")
-                kind += " until a date" if "GMT" in wait else f" for {wait} s" if wait else ""
+                kind += " until a date" if "date" in wait else f" for {wait} s" if wait else ""
             if kind == "403" and fault["match"]["host"] != "*":
                 kind = "SAS refused"
             self._verdict.faults[kind] += fault["hits"]

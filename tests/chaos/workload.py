@@ -19,7 +19,7 @@ _AGAIN = {408, 429, 500, 502, 503, 504}
 
 @dataclass
 class Call:
-    """One call as its client saw it: begun and answered at ticks of one clock; without an answer it may have happened."""
+    """One call as its client saw it, at ticks of one clock; without an answer it may have happened."""
 
     op: Op
     begun: int
@@ -94,7 +94,7 @@ class Workload:
                 self.acknowledged += 1
             self.progressed()
 
-    async def _do(self, journal: Journal, op: Op) -> bool:
+    async def _do(self, journal: Journal, op: Op) -> bool:  # noqa: PLR0911 - one for each kind of call
         """Whether it was acknowledged."""
         what, run = op.what, {"run_id": journal.run_id}
         match op.kind:

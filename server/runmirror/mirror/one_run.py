@@ -350,5 +350,5 @@ def _overflowing(thing: Metric | Param | Tag, reason: str, page: Page) -> Overfl
     """What becomes of something that the target refuses by itself: of a metric, everything from that write on."""
     if isinstance(thing, Metric):
         seq = next(point.seq for point in page.points if point.metric is thing)
-        return Overflowing("nan" if math.isnan(thing.value) else "points", thing.key, seq, reason)
+        return Overflowing("nan" if math.isnan(thing.value) else "points", thing.key, seq, reason, since=thing)
     return Overflowing("param" if isinstance(thing, Param) else "tag", thing.key, page.upto, reason)
