@@ -122,7 +122,8 @@ async def test_every_write_takes_effect_once_however_often_it_is_sent(
     async with engine.begin() as connection:
         await connection.execute(
             text("UPDATE mirrors SET state = 'due', due_at = now(), watermark = 0, info_watermark = 0, "
-                 "sent_upto = seq, remote_run_id = NULL, remote_experiment_id = NULL FROM runs WHERE runs.run_id = mirrors.run_id")
+                 "sent_upto = seq, remote_run_id = NULL, remote_experiment_id = NULL "
+                 "FROM runs WHERE runs.run_id = mirrors.run_id")
         )  # fmt: skip
         await connection.execute(text("DELETE FROM mirrored_experiments"))
     await Worker(azure_settings, engine, store).drain()

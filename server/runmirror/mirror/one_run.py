@@ -7,6 +7,7 @@ What is true whenever this process dies:
 - everything else (params, tags, files, state) may be sent twice and is the same after it.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -145,6 +146,8 @@ class OneRun:
             await overflow_queries.learn_limit(connection, error.name, error.limit)
         self._limits = await self._known_limits()
         self._uncertain_upto = max(self._uncertain_upto, page.upto)
+        # What of the page arrived is read back, and reads lag behind writes.
+        await asyncio.sleep(self._settings.mirror_settle.total_seconds())
 
     async def _read_page(self) -> Page:
         async with self._tools.engine.connect() as connection:
