@@ -124,9 +124,9 @@ def _fault(dice: random.Random) -> Json:
     everything: Json = {"match": {"path": _SERVICE}, "skip": dice.randint(0, 20), "times": times}
     late: Json = {"match": {"path": r"runs/log-batch$"}, "skip": skip, "times": 1}
     found: dict[str, Callable[[], Json]] = {
-        "hang": lambda: rule | {"kind": "hang", "seconds": dice.choice([0.2, 1.3]), "times": 1},
-        "hang_after": lambda: rule | {"kind": "hang_after", "seconds": dice.choice([0.2, 1.3]), "times": 1},
-        "drip": lambda: rule | {"kind": "drip", "seconds": dice.choice([0.4, 2.0]), "times": 1},
+        "hang": lambda: rule | {"kind": "hang", "seconds": dice.choice([0.2, 2.3]), "times": 1},
+        "hang_after": lambda: rule | {"kind": "hang_after", "seconds": dice.choice([0.2, 2.3]), "times": 1},
+        "drip": lambda: rule | {"kind": "drip", "seconds": dice.choice([0.4, 3.0]), "times": 1},
         "throttled": lambda: everything | _status(429, {"Retry-After": dice.choice(["0.2", "0.2", "1"])}),
         "throttled_until": lambda: everything | _status(429, {"Retry-After": "date+1"}) | {"times": 1},
         "throttled_silently": lambda: everything | _status(429),

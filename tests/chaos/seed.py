@@ -24,13 +24,13 @@ from tests.server import clean_environment, free_port
 
 # Little patience: what takes minutes in production is over in a second.
 _HASTE = {
-    "RUNMIRROR_MIRROR_LEASE": "2.5", "RUNMIRROR_MIRROR_TIMEOUT": "1", "RUNMIRROR_MIRROR_SETTLE": "0.2",
+    "RUNMIRROR_MIRROR_LEASE": "3", "RUNMIRROR_MIRROR_TIMEOUT": "2", "RUNMIRROR_MIRROR_SETTLE": "0.2",
     "RUNMIRROR_MIRROR_POLL": "0.2", "RUNMIRROR_MIRROR_DEBOUNCE": "0.02", "RUNMIRROR_MIRROR_BACKOFF_MAX": "0.1",
     "RUNMIRROR_MIRROR_OVERFLOW_EVERY": "0.2", "RUNMIRROR_DB_POOL_TIMEOUT": "2",
 }  # fmt: skip
-_LEASE_S = 2.5
+_LEASE_S = 3.0
 _READY_S = 60.0
-_DRAIN_S = 90.0
+_DRAIN_S = 180.0
 _DIED = re.compile(re.escape(MARK) + r"(\w+) (.*)")
 
 

@@ -161,10 +161,10 @@ async def test_of_what_the_target_refuses_only_that_goes_to_the_file(
 async def test_a_limit_learned_in_the_middle_of_a_page_repeats_no_point_though_reads_lag(
     source: Source, emulator: EmulatorProcess, azure_settings: Settings, engine: AsyncEngine, store: Store
 ) -> None:
-    emulator.change_settings(read_lag_seconds=0.3, limits={"metric_names_per_run": 2})
+    emulator.change_settings(read_lag_seconds=2, limits={"metric_names_per_run": 2})
     run = await source.run()
     await run.log(metrics=[*points("a", 2), *points("b", 2), *points("c", 2)])
-    settle = {"mirror_settle": timedelta(seconds=0.5), "mirror_metrics_per_request": 2}
+    settle = {"mirror_settle": timedelta(seconds=2.5), "mirror_metrics_per_request": 2}
     await Worker(azure_settings.model_copy(update=settle), engine, store).drain()
     remote = remote_run(emulator, run.run_id.hex)
     assert [len(points_of(remote, key)) for key in "abc"] == [2, 2, 0]
