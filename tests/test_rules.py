@@ -1,6 +1,7 @@
 """Rules that are worth stating and cheap to check."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_every_setting_stands_in_the_readme_with_its_environment_name() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     names = {f"RUNMIRROR_{name.upper()}" for name in Settings.model_fields if not name.startswith("azure_storage")}
     assert {name for name in names if f"`{name}`" not in readme} == set()
+
+
+def test_every_promise_of_the_readme_has_its_test() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    promises = re.findall(r"^\| (\d+)\. .*\| `(test_\w+)` \|$", readme, re.MULTILINE)
+    assert [int(number) for number, _ in promises] == list(range(1, 11))
+    tests = {
+        node.name
+        for file in (REPOSITORY / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name for _, name in promises if name not in tests} == set()
 
 
 def test_the_server_does_not_listen_beyond_loopback_without_authentication() -> None:

@@ -17,6 +17,7 @@ from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import AzureError
 from azureml_emulator.state import Blob
 
+_OF_RUNS = "ExperimentRun/dcid."
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
@@ -102,6 +103,9 @@ def _commit(emulator: Emulator, request: Request, name: str, blob: Blob) -> Resp
         raise
     held = emulator.state.blobs.get(name)
     emulator.state.blobs[name] = blob
+    if name.startswith(_OF_RUNS):
+        run_id, _, path = name.removeprefix(_OF_RUNS).partition("/")
+        emulator.recorder.changed(run_id, "file", {"path": path, "sha256": blob.sha256})
     if held is not None:
         held.file.unlink(missing_ok=True)
     for block in emulator.state.blocks.pop(name, {}).values():

@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from azureml_emulator import damage, entra, fields
+from azureml_emulator.blob_store import read_file
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import NotFound, answer_plain
 from azureml_emulator.recorder import Recorded
@@ -31,6 +32,18 @@ async def requests(emulator: Emulator, request: Request) -> Response:
     query = request.query_params
     unknown, refused = query.get("unknown") == "1", query.get("refused") == "1"
     return JSONResponse({"requests": emulator.recorder.as_json(unknown=unknown, refused=refused)})
+
+
+async def effects(emulator: Emulator, _request: Request) -> Response:
+    return JSONResponse({"effects": emulator.recorder.effects_as_json()})
+
+
+async def blob(emulator: Emulator, request: Request) -> Response:
+    """The content of an artifact, by the id that the state gives it."""
+    held = emulator.state.blobs.get(request.path_params["artifact_id"])
+    if held is None:
+        raise NotFound("No such blob")
+    return read_file(held.file, 0, held.size, 200, {})
 
 
 async def reset(emulator: Emulator, _request: Request) -> Response:
@@ -69,6 +82,8 @@ ROUTES: list[RouteRow] = [
     ("GET", PREFIX + "/health", health),
     ("GET", PREFIX + "/state", state),
     ("GET", PREFIX + "/requests", requests),
+    ("GET", PREFIX + "/effects", effects),
+    ("GET", PREFIX + "/blobs/{artifact_id:path}", blob),
     ("POST", PREFIX + "/reset", reset),
     ("GET", PREFIX + "/settings", get_settings),
     ("POST", PREFIX + "/settings", change_settings),

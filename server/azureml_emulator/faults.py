@@ -8,7 +8,7 @@ from typing import Any
 
 from azureml_emulator.errors import InvalidParameter, NotFound
 
-KINDS = ("status", "reset_before", "reset_after", "hang", "hang_after", "truncate")
+KINDS = ("status", "reset_before", "reset_after", "hang", "hang_after", "truncate", "drip")
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,20 @@ class Recorded:
     at: float = field(default_factory=time.time)
 
 
+@dataclass(frozen=True)
+class Effect:
+    """Something that a request changed in a run."""
+
+    run_id: str
+    kind: str
+    what: Any
+
+
 class Recorder:
-    """The latest requests, oldest first."""
+    """The latest requests, oldest first, and what they changed in runs, in the order in which that took effect."""
 
     def __init__(self) -> None:
+        self._effects: deque[Effect] = deque(maxlen=KEPT)
         self._requests: deque[Recorded] = deque(maxlen=KEPT)
         self._numbers = itertools.count(1)
 
@@ -38,8 +48,15 @@ class Recorder:
         self._requests.append(request)
         return request
 
+    def changed(self, run_id: str, kind: str, what: Any) -> None:
+        self._effects.append(Effect(run_id, kind, what))
+
+    def effects_as_json(self) -> list[dict[str, Any]]:
+        return [asdict(effect) for effect in self._effects]
+
     def clear(self) -> None:
         self._requests.clear()
+        self._effects.clear()
 
     def as_json(self, *, unknown: bool = False, refused: bool = False) -> list[dict[str, Any]]:
         return [

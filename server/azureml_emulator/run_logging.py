@@ -10,6 +10,7 @@ from azureml_emulator import fields, limits, search
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import AzureError, Json, NotFound
 from azureml_emulator.experiments import read
+from azureml_emulator.fields import written_number
 from azureml_emulator.mlflow_wire import write_point
 from azureml_emulator.paging import page_of
 from azureml_emulator.runs import check_tags, find, find_active, read_tags
@@ -94,6 +95,8 @@ def apply(emulator: Emulator, run: Run, batch: Batch) -> None:
     run.add_points(batch.points)
     run.params.update(batch.params)
     run.tags.update({key: Tag(value) for key, value in batch.tags.items()})
+    points = [[point.key, point.step, point.timestamp, written_number(point.value)] for point in batch.points]
+    emulator.recorder.changed(run.run_id, "batch", {"points": points, "params": batch.params, "tags": batch.tags})
 
 
 async def log_metric(emulator: Emulator, request: Request) -> Response:
@@ -143,6 +146,7 @@ async def delete_tag(emulator: Emulator, request: Request) -> Response:
     key = fields.text(body, "key")
     if run.tags.pop(key, None) is None:
         raise NotFound(f"No tag with name: {key} in run with id {run.run_id}")
+    emulator.recorder.changed(run.run_id, "tag deleted", key)
     return JSONResponse({})
 
 
@@ -152,6 +156,7 @@ async def log_inputs(emulator: Emulator, request: Request) -> Response:
     datasets = fields.objects(body, "datasets")
     limits.at_most(emulator.settings.limits.run_inputs, len(run.inputs) + len(datasets), "InputDatasets")
     run.inputs.extend(datasets)
+    emulator.recorder.changed(run.run_id, "inputs", len(datasets))
     return JSONResponse({})
 
 

@@ -85,6 +85,7 @@ async def create(emulator: Emulator, request: Request) -> Response:
     name = fields.optional_text(body, "run_name") or tags.get("mlflow.runName") or ""
     run = make(emulator, experiment.experiment_id, tags, name or f"run_{new_guid()[:8]}")
     run.start_ms, run.user_id = start_ms or run.created_ms, user
+    emulator.recorder.changed(run.run_id, "created", tags)
     return JSONResponse({"run": write_run(emulator.workspace, run)})
 
 
@@ -109,6 +110,7 @@ async def update(emulator: Emulator, request: Request) -> Response:
             run.tags["mlflow.runName"] = Tag(name)
     run.status = status
     run.end_ms = end_ms if end_ms is not None else run.end_ms
+    emulator.recorder.changed(run.run_id, "state", {"status": status, "name": run.name, "end_time": run.end_ms})
     return JSONResponse({"run_info": write_run_info(emulator.workspace, run)})
 
 

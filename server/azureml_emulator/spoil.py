@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from azureml_emulator.faults import Fault
 from azureml_emulator.transport import transport_of
+
+_DRIPS = 20
 
 Answer = Callable[[], Awaitable[None]]
 
@@ -38,6 +42,8 @@ async def spoil(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send
                 await send(message)
         case "truncate":
             await _truncate(app, scope, receive, send)
+        case "drip":
+            await _drip(fault, app, scope, receive, send)
 
 
 async def _nowhere(_message: Message) -> None:
@@ -51,10 +57,16 @@ async def _read_all(receive: Receive) -> None:
 
 async def _answer(fault: Fault, send: Send) -> None:
     body = fault.body if isinstance(fault.body, str) else json.dumps(fault.body) if fault.body is not None else ""
-    headers = {"content-type": "application/json", **fault.headers, "content-length": str(len(body.encode()))}
+    told = {name: _date(value) for name, value in fault.headers.items()}
+    headers = {"content-type": "application/json", **told, "content-length": str(len(body.encode()))}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": fault.status, "headers": raw})
     await send({"type": "http.response.body", "body": body.encode()})
+
+
+def _date(value: str) -> str:
+    """`date+N` stands for the time N seconds from now, as HTTP writes it."""
+    return formatdate(time.time() + float(value[5:]), usegmt=True) if value.startswith("date+") else value
 
 
 async def _reset(scope: Scope, receive: Receive) -> None:
@@ -77,6 +89,26 @@ async def _hang(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send
                 await asyncio.sleep(0.02)
     if not transport.is_closing():
         await app(scope, receive, send)
+
+
+async def _drip(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a few bytes at a time, so that no single wait is long but all of them together are."""
+    transport = transport_of(scope)
+
+    async def drip(message: Message) -> None:
+        body = message.get("body", b"")
+        if message["type"] == "http.response.start" or not body:
+            await send(message)
+            return
+        size = max(1, len(body) // _DRIPS)
+        for at in range(0, len(body), size):
+            if transport.is_closing():
+                return
+            await asyncio.sleep(fault.seconds / _DRIPS)
+            await send({"type": "http.response.body", "body": body[at : at + size], "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)})
+
+    await app(scope, receive, drip)
 
 
 async def _truncate(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

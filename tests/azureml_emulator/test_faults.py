@@ -1,5 +1,8 @@
 """Faults on request reach the client as the real thing would, on every host."""
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 import httpx
 import pytest
 
@@ -47,6 +50,38 @@ def test_a_truncated_answer_ends_early(rest: Rest, emulator: EmulatorProcess) ->
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         rest.get("/runs/get", run_id=run["run_id"])
     assert rest.get("/runs/get", run_id=run["run_id"]).status_code == 200
+
+
+def test_an_answer_may_drip(rest: Rest, emulator: EmulatorProcess) -> None:
+    run = rest.run()
+    emulator.add_fault("drip", {"path": "runs/get"}, seconds=0.2)
+    answer = rest.get("/runs/get", run_id=run["run_id"])
+    assert answer.elapsed.total_seconds() >= 0.2
+    assert answer.json()["run"]["info"]["run_id"] == run["run_id"]
+
+
+def test_a_wait_may_be_told_as_a_date(rest: Rest, emulator: EmulatorProcess) -> None:
+    emulator.add_fault("status", {"path": "runs/get"}, status=429, headers={"Retry-After": "date+60"})
+    told = parsedate_to_datetime(rest.get("/runs/get", run_id="any").headers["retry-after"])
+    assert 50 <= (told - datetime.now(UTC)).total_seconds() <= 60
+
+
+def test_the_effects_of_requests_are_told_in_their_order(rest: Rest, emulator: EmulatorProcess) -> None:
+    run = rest.run()
+    emulator.add_fault("reset_before", {"path": "log-batch"})
+    points = [{"key": "m", "value": 1, "timestamp": 2, "step": 3}]
+    with pytest.raises(httpx.TransportError):
+        rest.post("/runs/log-batch", {"run_id": run["run_id"], "metrics": points})
+    rest.post("/runs/log-batch", {"run_id": run["run_id"], "metrics": points})
+    assert rest.put(rest.write_url(run, "a/b"), b"hello").status_code == 201
+    rest.post("/runs/update", {"run_id": run["run_id"], "status": "FINISHED", "end_time": 5})
+    with emulator.control() as control:
+        effects = control.get("/effects").json()["effects"]
+        artifact = control.get(f"/blobs/ExperimentRun/dcid.{run['run_id']}/a/b")
+    assert [effect["kind"] for effect in effects] == ["created", "batch", "file", "state"]
+    assert {effect["run_id"] for effect in effects} == {run["run_id"]}
+    assert effects[1]["what"]["points"] == [["m", 3, 2, 1.0]]
+    assert artifact.content == b"hello"
 
 
 def test_a_hanging_request_is_dropped_with_its_client(rest: Rest, emulator: EmulatorProcess) -> None:

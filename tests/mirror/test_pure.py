@@ -17,6 +17,7 @@ from runmirror.mirror.outage import Outage
 from runmirror.mirror.redact import redact
 from runmirror.mirror.retry import MAX_ATTEMPTS, Pause, Postpone, Quarantine, Release, backoff, decide
 from runmirror.mirror.target import (
+    RemoteRunVanished,
     SourceChanged,
     SourceUnavailable,
     TargetError,
@@ -41,6 +42,12 @@ def decision(error: Exception, *, attempt: int = 0, outages: int = 0, run_outage
 
 def test_a_refusal_is_final() -> None:
     assert decision(TargetRejected("too many")) == Quarantine("too many")
+
+
+def test_a_run_is_gone_only_when_it_is_missing_again_and_again() -> None:
+    settled = Postpone(timedelta(seconds=5))
+    found = [decision(RemoteRunVanished("gone"), attempt=attempt) for attempt in range(3)]
+    assert found == [settled, settled, Quarantine("gone")]
 
 
 def test_an_outage_is_nobodys_fault_however_long_it_lasts() -> None:

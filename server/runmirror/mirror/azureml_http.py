@@ -13,6 +13,7 @@ import httpx
 
 from runmirror import __version__
 from runmirror.mirror.credentials import Tokens
+from runmirror.mirror.pace import Pace
 from runmirror.mirror.redact import redact
 from runmirror.mirror.target import (
     Guard,
@@ -57,6 +58,7 @@ class AzureClient:
 
     def __init__(self, settings: Settings, tokens: Tokens) -> None:
         self._tokens = tokens
+        self._pace = Pace()
         self._total_s = settings.mirror_timeout.total_seconds()
         connections = settings.mirror_concurrency * (1 + settings.mirror_artifact_concurrency)
         self._http = httpx.AsyncClient(
@@ -86,7 +88,10 @@ class AzureClient:
         async def send(token: str) -> httpx.Response:
             signed = {**headers, "Authorization": f"Bearer {token}"}
             request = self._http.build_request(method, url, params=params, headers=signed, content=content)
-            return await self._answer(guard, request, has_effect=has_effect)
+            await self._pace.turn()
+            answer = await self._answer(guard, request, has_effect=has_effect)
+            self._pace.heard(answer.status_code)
+            return answer
 
         token = await self._tokens.get()
         answer = await send(token)

@@ -31,7 +31,7 @@ class Delivery:
         """Raises `OverLimit` when it tells a limit that was not known: then better batches can be made."""
         if self._refused_metrics:
             # Of a metric whose point is refused, those after it go the same way.
-            metrics = tuple(metric for metric in batch.metrics if _sort_of(metric) not in self._refused_metrics)
+            metrics = tuple(metric for metric in batch.metrics if not self._goes_with_refused(metric))
             batch = Batch(metrics, batch.params, batch.tags)
         if batch == Batch():
             return
@@ -44,6 +44,9 @@ class Delivery:
                 raise
             await self._blame_content(error)
             await self._divide(batch, error)
+
+    def _goes_with_refused(self, metric: Metric) -> bool:
+        return (metric.key, False) in self._refused_metrics or _sort_of(metric) in self._refused_metrics
 
     async def _blame_content(self, error: TargetRejected) -> None:
         """A run that takes nothing at all, not even what it has, is not refused for what is in the batch."""

@@ -19,6 +19,7 @@ from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.mirror.retry import EXPECTED, Pause, Postpone, Quarantine, Release, decide, describe
 from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected, TargetThrottled
+from runmirror.mirror.turns import Turns
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Lane:
         # Leases that could not be given back because Postgres was away.
         self._unreleased: list[Lease] = []
         self._outage = Outage()
+        self._turns = Turns(link.workspace_id)
         self._run_outages: dict[UUID, int] = {}  # failures of the workspace in a row that each run met
         self._contact_noted_at = float("-inf")
         self._looping = asyncio.create_task(self._loop(), name=f"mirror to {link.name}")
@@ -141,7 +143,9 @@ class Lane:
                 settle=self._settings.mirror_settle,
                 backfill_rate=self._settings.mirror_backfill_rate,
                 most_past=most_past,
+                turns=await self._turns.take(connection, room, self._debounce),
             )
+        self._turns.claimed(len(leases), room)
         for lease in leases:
             self._leases[lease.run_id] = lease
             task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")

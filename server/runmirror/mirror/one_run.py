@@ -7,6 +7,7 @@ What is true whenever this process dies:
 - everything else (params, tags, files, state) may be sent twice and is the same after it.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -147,6 +148,8 @@ class OneRun:
             await overflow_queries.learn_limit(connection, self._lease.link_id, error.name, error.limit)
         self._limits = await self._known_limits()
         self._uncertain_upto = max(self._uncertain_upto, page.upto)
+        # What of the page arrived is read back, and reads lag behind writes.
+        await asyncio.sleep(self._settings.mirror_settle.total_seconds())
 
     async def _read_page(self) -> Page:
         async with self._tools.engine.connect() as connection:
@@ -396,5 +399,5 @@ def _overflowing(thing: Metric | Param | Tag, reason: str, page: Page) -> Overfl
     """What becomes of something that the target refuses by itself: of a metric, everything from that write on."""
     if isinstance(thing, Metric):
         seq = next(point.seq for point in page.points if point.metric is thing)
-        return Overflowing("nan" if math.isnan(thing.value) else "points", thing.key, seq, reason)
+        return Overflowing("nan" if math.isnan(thing.value) else "points", thing.key, seq, reason, since=thing)
     return Overflowing("param" if isinstance(thing, Param) else "tag", thing.key, page.upto, reason)

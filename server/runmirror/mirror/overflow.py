@@ -25,12 +25,16 @@ Kind = Literal["param", "tag", "metric", "points", "nan", "dataset", "run_name"]
 
 @dataclass(frozen=True, slots=True)
 class Overflowing:
-    """One thing that goes to the file, and why: the name of a limit, or the target's own words."""
+    """One thing that goes to the file, and why: the name of a limit, or the target's own words.
+
+    `since`: of the write `from_seq` itself only the points from this one on, those before it are at the target.
+    """
 
     kind: Kind
     key: str
     from_seq: int
     reason: str
+    since: Metric | None = None
 
 
 @dataclass(frozen=True, slots=True)

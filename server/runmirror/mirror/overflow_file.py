@@ -41,21 +41,26 @@ _DATASETS = text("""
     WHERE o.run_id = :run_id AND o.kind = 'dataset' AND i.seq <= :upto AND o.key > :after ORDER BY o.key LIMIT :most
 """).columns(tags=JSONB)
 _METRICS = text("""
-    SELECT key, metric_id, min(from_seq) FILTER (WHERE kind <> 'nan') AS since,
-        min(from_seq) FILTER (WHERE kind = 'nan') AS nan_since
+    SELECT key, metric_id, min(from_seq) FILTER (WHERE kind IN ('metric', 'points')) AS since,
+        min(from_seq) FILTER (WHERE kind = 'nan') AS nan_since,
+        jsonb_object_agg(from_seq, reason) FILTER (WHERE kind = 'points_since') AS places,
+        jsonb_object_agg(from_seq, reason) FILTER (WHERE kind = 'nan_since') AS nan_places
     FROM mirror_overflows JOIN latest_metrics USING (run_id, key)
-    WHERE run_id = :run_id AND kind IN ('metric', 'points', 'nan')
+    WHERE run_id = :run_id AND kind IN ('metric', 'points', 'nan', 'points_since', 'nan_since')
     GROUP BY key, metric_id ORDER BY metric_id
-""")
+""").columns(places=JSONB, nan_places=JSONB)
 _POINTS = text("""
     SELECT step, timestamp_ms, value FROM metrics
     WHERE run_id = :run_id AND metric_id = :metric_id AND seq <= :upto
-        AND (seq >= :since OR (value = 'NaN' AND seq >= :nan_since))
+        AND (seq > :since
+            OR (seq = :since AND (step, timestamp_ms, value) >= (:in_step, :in_ms, CAST(:in_value AS double precision)))
+            OR (value = 'NaN' AND (seq > :nan_since
+                OR (seq = :nan_since AND (step, timestamp_ms) >= (:nan_step, :nan_ms)))))
         AND (step, timestamp_ms, value) > (:step, :timestamp_ms, CAST(:value AS double precision))
     ORDER BY step, timestamp_ms, value LIMIT :most
 """)
 _NEVER = 2**31 - 1
-_FIRST = {"step": -(2**63), "timestamp_ms": -(2**63), "value": float("-inf")}
+_FIRST: Mapping[str, Any] = {"step": -(2**63), "timestamp_ms": -(2**63), "value": float("-inf")}
 
 
 class OverflowFile:
@@ -115,8 +120,14 @@ class OverflowFile:
 
     async def _points(self, metric: Mapping[str, Any]) -> AsyncIterator[bytes]:
         after: Mapping[str, Any] = _FIRST
-        since = {name: _NEVER if metric[name] is None else metric[name] for name in ("since", "nan_since")}
-        while rows := await self._rows(_POINTS, {"metric_id": metric["metric_id"], **since, **after}):
+        since, nan_since = (_NEVER if metric[name] is None else metric[name] for name in ("since", "nan_since"))
+        step, timestamp_ms, value = _place(metric["places"], since)
+        nan_step, nan_ms, _ = _place(metric["nan_places"], nan_since)
+        places = {
+            "since": since, "in_step": step, "in_ms": timestamp_ms, "in_value": value,
+            "nan_since": nan_since, "nan_step": nan_step, "nan_ms": nan_ms,
+        }  # fmt: skip
+        while rows := await self._rows(_POINTS, {"metric_id": metric["metric_id"], **places, **after}):
             yield b"".join(_line({"kind": "metric", "key": metric["key"], **_wire(row)}) for row in rows)
             after = {name: rows[-1][name] for name in _FIRST}
 
@@ -131,6 +142,15 @@ class OverflowFile:
         named = {name: value for name, value in wanted.items() if name in query.compile().params}
         async with self._engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(query, named)).mappings()]
+
+
+def _place(places: Mapping[str, str] | None, seq: int) -> tuple[int, int, float]:
+    """From which of its points on the write `seq` belongs in the file: from the first, unless it was divided."""
+    told = (places or {}).get(str(seq))
+    if told is None:
+        return _FIRST["step"], _FIRST["timestamp_ms"], _FIRST["value"]
+    step, timestamp_ms, value = json.loads(told)
+    return step, timestamp_ms, float(value)
 
 
 def _wire(row: Mapping[str, Any]) -> dict[str, Any]:

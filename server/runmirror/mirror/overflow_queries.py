@@ -1,5 +1,6 @@
 """SQL of what does not fit: who has a place, what was decided, what the target was heard to refuse."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -7,11 +8,21 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Integer, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.entities import Metric
 from runmirror.mirror.limits import Limits
 from runmirror.mirror.overflow import Held, Overflowing, Translation, too_long_tag
 from runmirror.mirror.queries import Page
 
-_OVERFLOWING = text("SELECT kind, key, from_seq FROM mirror_overflows WHERE run_id = :run_id")
+# Rows of these kinds tell where in the write `from_seq` a metric's points begin to overflow.
+_SINCE = "_since"
+_IS_THING = "kind NOT IN ('points_since', 'nan_since')"
+
+_OVERFLOWING = text(f"SELECT kind, key, from_seq FROM mirror_overflows WHERE run_id = :run_id AND {_IS_THING}")
+
+_DIVIDED = text("""
+    SELECT replace(kind, '_since', '') AS kind, key, from_seq, reason FROM mirror_overflows
+    WHERE run_id = :run_id AND kind IN ('points_since', 'nan_since')
+""")
 
 # What went to the file once does not come back: it leaves its place to the next.
 _OUT = "EXISTS (SELECT FROM mirror_overflows o WHERE o.run_id = :run_id AND o.kind = '{}' AND o.key = {})"
@@ -64,13 +75,14 @@ _LEARN = text("""
     WHERE excluded.value < mirror_limits.value
 """)
 
-_REPORT = text("""
+_REPORT = text(f"""
     SELECT kind, key, from_seq, reason FROM mirror_overflows
-    WHERE run_id = :run_id ORDER BY kind, from_seq, key LIMIT :most
+    WHERE run_id = :run_id AND {_IS_THING} ORDER BY kind, from_seq, key LIMIT :most
 """)
 
-_COUNTS = text("""
-    SELECT kind, count(*) AS number FROM mirror_overflows WHERE run_id = :run_id GROUP BY kind ORDER BY kind
+_COUNTS = text(f"""
+    SELECT kind, count(*) AS number FROM mirror_overflows WHERE run_id = :run_id AND {_IS_THING}
+    GROUP BY kind ORDER BY kind
 """)
 
 
@@ -125,16 +137,28 @@ async def record(connection: AsyncConnection, run_id: UUID, translation: Transla
 
 
 async def record_refused(connection: AsyncConnection, run_id: UUID, added: Sequence[Overflowing]) -> None:
-    await connection.execute(
-        _ADD,
-        {
-            "run_id": run_id,
-            "kinds": [entry.kind for entry in added],
-            "keys": [entry.key for entry in added],
-            "seqs": [entry.from_seq for entry in added],
-            "reasons": [entry.reason for entry in added],
-        },
-    )
+    rows: list[tuple[str, str, int, str]] = [(entry.kind, entry.key, entry.from_seq, entry.reason) for entry in added]
+    rows += [
+        (f"{entry.kind}{_SINCE}", entry.key, entry.from_seq, _place(entry.since))
+        for entry in added
+        if entry.since is not None
+    ]
+    kinds, keys, seqs, reasons = map(list, zip(*rows, strict=True))
+    await connection.execute(_ADD, {"run_id": run_id, "kinds": kinds, "keys": keys, "seqs": seqs, "reasons": reasons})
+
+
+async def divided(connection: AsyncConnection, run_id: UUID) -> dict[tuple[str, str, int], tuple[int, int, float]]:
+    """Writes whose points are divided, by kind, key and number: the step, time and value of the first in the file."""
+    found = {}
+    for row in await connection.execute(_DIVIDED, {"run_id": run_id}):
+        step, timestamp_ms, value = json.loads(row.reason)
+        found[row.kind, row.key, row.from_seq] = step, timestamp_ms, float(value)
+    return found
+
+
+def _place(metric: Metric) -> str:
+    """Where a point stands among those of its metric in one write."""
+    return json.dumps([metric.step, metric.timestamp_ms, repr(metric.value)])
 
 
 async def learned_limits(connection: AsyncConnection, link_id: int) -> dict[str, int]:

@@ -131,14 +131,21 @@ _CLAIM = text(f"""
             AND {_OF_LINK}
         ORDER BY lease_expires_at LIMIT :most
         FOR UPDATE SKIP LOCKED),
+    turns AS (
+        SELECT run_id FROM mirrors
+        WHERE run_id = ANY(CAST(:turns AS uuid[])) AND state = 'due' AND NOT backfill
+            AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL AND {_OF_LINK}
+        LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
+        FOR UPDATE SKIP LOCKED),
     due AS (
         SELECT run_id FROM mirrors
         WHERE state = 'due' AND NOT backfill AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL
-            AND {_OF_LINK}
-        ORDER BY due_at LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
+            AND {_OF_LINK} AND run_id <> ALL(CAST(:turns AS uuid[]))
+        ORDER BY due_at
+        LIMIT (SELECT GREATEST(:most - (SELECT count(*) FROM expired) - (SELECT count(*) FROM turns), 0))
         FOR UPDATE SKIP LOCKED)
     UPDATE mirrors SET {_LEASED}
-    WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM due)
+    WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM turns UNION ALL SELECT run_id FROM due)
     RETURNING {_LEASE}
 """)  # noqa: S608
 
@@ -177,6 +184,15 @@ _LOST = text("""
         SELECT FROM mirrors
         WHERE run_id = held.run_id AND lease_token = held.token AND state = 'leased' AND unrouted IS NULL)
 """).bindparams(bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("tokens", type_=ARRAY(Uuid)))
+
+_OLDEST_OF_EACH = text(f"""
+    SELECT run_id FROM (
+        SELECT DISTINCT ON (experiment_id) run_id, due_at FROM mirrors JOIN runs USING (run_id)
+        WHERE state = 'due' AND NOT backfill AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL
+            AND {_OF_LINK}
+        ORDER BY experiment_id, due_at) AS oldest
+    ORDER BY due_at
+""")  # noqa: S608
 
 _NEXT = text("""
     SELECT extract(epoch FROM min(LEAST(
@@ -307,19 +323,29 @@ async def claim(
     settle: timedelta,
     backfill_rate: float = 10,
     most_past: int | None = None,
+    turns: Sequence[UUID] = (),
 ) -> list[Lease]:
-    """Lease up to `most` runs that nobody holds, the longest waiting first; writes younger than `debounce` wait.
+    """Lease up to `most` runs that nobody holds; writes younger than `debounce` wait.
 
-    Runs of the past take what live ones leave, `most_past` at most and no more than `backfill_rate` a second.
+    Those whose turn it is come before the others, of which the longest waiting come first. Runs of the past
+    take what live ones leave, `most_past` at most and no more than `backfill_rate` a second.
     """
     ours = {"workspace_id": workspace_id, "ttl": ttl}
-    rows = await connection.execute(_CLAIM, {**ours, "most": most, "debounce": debounce, "settle": settle})
+    wanted = {"most": most, "debounce": debounce, "settle": settle, "turns": list(turns)}
+    rows = await connection.execute(_CLAIM, ours | wanted)
     leases = [Lease(*row) for row in rows]
     room = most - len(leases) if most_past is None else min(most - len(leases), most_past)
     if room > 0 and backfill_rate > 0:
         past = await connection.execute(_CLAIM_PAST, {**ours, "most": room, "step": 1 / backfill_rate})
         leases += [Lease(*row) for row in past]
     return leases
+
+
+async def oldest_of_each_experiment(
+    connection: AsyncConnection, *, workspace_id: str, debounce: timedelta
+) -> list[UUID]:  # fmt: skip
+    """Of each experiment the live run that has been due for longest, the longest of them first."""
+    return list(await connection.scalars(_OLDEST_OF_EACH, {"workspace_id": workspace_id, "debounce": debounce}))
 
 
 async def seconds_to_next(

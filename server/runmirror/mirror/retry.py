@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from runmirror.mirror.target import (
     ParentNotMirrored,
+    RemoteRunVanished,
     RunRestored,
     SourceChanged,
     SourceUnavailable,
@@ -17,6 +18,7 @@ from runmirror.settings import Settings
 # What can happen without any mistake of ours.
 EXPECTED = (TargetError, ParentNotMirrored, RunRestored, SourceChanged, SourceUnavailable)
 MAX_ATTEMPTS = 10
+_BELIEVED_AFTER = 3
 _FIRST_WAIT = timedelta(seconds=1)
 
 
@@ -58,6 +60,9 @@ def decide(
     all runs and for this one; `jitter`: between 0 and 1.
     """
     match error:
+        case RemoteRunVanished() if attempt + 1 < _BELIEVED_AFTER:
+            # Azure's reads lag behind its writes: a run that has just been made may not be found at first.
+            return Postpone(max(backoff(attempt, jitter, settings), settings.mirror_settle))
         case TargetRejected():
             return Quarantine(str(error))
         case ParentNotMirrored() | SourceUnavailable():

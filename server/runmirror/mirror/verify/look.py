@@ -201,7 +201,7 @@ def _tags(both: _Both) -> Iterator[Difference]:
 def _tag_there(both: _Both, key: str, value: str | None) -> str | None:
     """What the workspace says of a tag, in our terms: ids of runs are other ones there, or go by other names."""
     there = both.copy.tags
-    if key == nested.ROOT_TAG:
+    if key == nested.ROOT_TAG and not both.stand.is_born_there:
         return there.get(nested.OTHER_NAMES[key])
     if key == nested.PARENT_TAG:
         linked = there.get(key)

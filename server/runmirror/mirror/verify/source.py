@@ -1,5 +1,6 @@
 """What should stand in the workspace: read by the very pages that the mirror sends, so that both mean the same."""
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,9 +49,13 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class Overflows:
-    """What the mirror decided to put into the overflow file: kind and key, and the write from which on."""
+    """What the mirror decided to put into the overflow file: kind and key, and the write from which on.
+
+    `divided`: of such a write, the first point that is in the file; those before it are in the run.
+    """
 
     decided: Mapping[tuple[str, str], int]
+    divided: Mapping[tuple[str, str, int], tuple[int, int, float]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.decided)
@@ -60,8 +65,22 @@ class Overflows:
 
     def has_point(self, point: Point) -> bool:
         kinds = ("metric", "points", "nan") if point.metric.value != point.metric.value else ("metric", "points")
-        since = (self.decided.get((kind, point.metric.key)) for kind in kinds)
-        return any(seq is not None and point.seq >= seq for seq in since)
+        return any(self._begins_by(kind, point) for kind in kinds)
+
+    def _begins_by(self, kind: str, point: Point) -> bool:
+        metric = point.metric
+        since = self.decided.get((kind, metric.key))
+        if since is None or point.seq < since:
+            return False
+        first = self.divided.get((kind, metric.key, point.seq))
+        if first is None:
+            return True
+        # As Postgres orders them: NaN after every number.
+        return (metric.step, metric.timestamp_ms, *_rank(metric.value)) >= (*first[:2], *_rank(first[2]))
+
+
+def _rank(value: float) -> tuple[bool, float]:
+    return (True, 0.0) if math.isnan(value) else (False, value)
 
 
 @dataclass(slots=True)
@@ -145,7 +164,9 @@ async def pages(engine: AsyncEngine, run_id: UUID, most: int) -> AsyncIterator[t
 async def read_expected(engine: AsyncEngine, store: Store, run_id: UUID, most: int) -> Expected:
     """All but the single points."""
     async with engine.connect() as connection:
-        overflows = Overflows(await overflow_queries.decided(connection, run_id))
+        overflows = Overflows(
+            await overflow_queries.decided(connection, run_id), await overflow_queries.divided(connection, run_id)
+        )
         expected = Expected(overflows, await connection.scalar(_PARENT, {"run_id": run_id}))
     async for from_seq, page in pages(engine, run_id, most):
         expected.add(page, store, from_seq)
