@@ -1,0 +1,56 @@
+"""`make bench-mirror`: how fast the mirror is, and what it costs its clients. Prints a table and writes JSON.
+
+The workspace is the stand-in of `tests.bench.mirror_stand_in`: the emulator, which checks and keeps everything, takes
+more time than the worker that is measured.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.bench import mirror_speed
+from tests.bench.mirror_stage import stage
+
+
+def _table(found: dict[str, Any]) -> str:
+    lines = ["", f"{'backlog':>22} {'runs/s':>8} {'points/s':>9} {'ms/run':>8} {'CPU ms/run':>10} {'CPU µs/point':>12} "
+             f"{'requests/run':>12} {'cores: worker, Postgres, stand-in':>34}"]  # fmt: skip
+    for row in [*found["speed"]["small_runs"], found["speed"]["long_runs"]]:
+        cores = f"{row['worker_cores']}, {row['postgres_cores']}, {row['stand_in_cores']}"
+        lines.append(
+            f"{row['runs']:>8} × {row['points'] // row['runs']:>6} points {row['runs_per_s']:>7} {row['points_per_s']:>9} "
+            f"{row['ms_per_run']:>8} {row['worker_cpu_ms_per_run']:>10} {row['worker_cpu_us_per_point']:>12} "
+            f"{row['requests_per_run']:>12} {cores:>34}"
+        )
+    return "\n".join(lines)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    with stage() as built:
+        speed = asyncio.run(mirror_speed.measure(built, options.sizes, options.points, options.long_runs))
+    return {"speed": speed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000, 10_000], help="backlogs of small runs")
+    parser.add_argument("--points", type=int, default=25_000, help="points of a long run")
+    parser.add_argument("--long-runs", type=int, default=16)
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    options = parser.parse_args()
+    found = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(),
+        "python": platform.python_version(), **_measure(options),
+    }  # fmt: skip
+    print(_table(found))
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
