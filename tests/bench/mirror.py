@@ -16,17 +16,23 @@ from typing import Any
 from tests.bench import mirror_speed
 from tests.bench.mirror_stage import stage
 
+_ROW = "{:>22} {:>8} {:>9} {:>8} {:>10} {:>12} {:>12} {:>34}"
+_CORES = "cores: worker, Postgres, stand-in"
+
 
 def _table(found: dict[str, Any]) -> str:
-    lines = ["", f"{'backlog':>22} {'runs/s':>8} {'points/s':>9} {'ms/run':>8} {'CPU ms/run':>10} {'CPU µs/point':>12} "
-             f"{'requests/run':>12} {'cores: worker, Postgres, stand-in':>34}"]  # fmt: skip
+    lines = [
+        _ROW.format("backlog", "runs/s", "points/s", "ms/run", "CPU ms/run", "CPU µs/point", "requests/run", _CORES)
+    ]
     for row in [*found["speed"]["small_runs"], found["speed"]["long_runs"]]:
         cores = f"{row['worker_cores']}, {row['postgres_cores']}, {row['stand_in_cores']}"
+        backlog = f"{row['runs']} × {row['points'] // row['runs']} points"
         lines.append(
-            f"{row['runs']:>8} × {row['points'] // row['runs']:>6} points {row['runs_per_s']:>7} {row['points_per_s']:>9} "
-            f"{row['ms_per_run']:>8} {row['worker_cpu_ms_per_run']:>10} {row['worker_cpu_us_per_point']:>12} "
-            f"{row['requests_per_run']:>12} {cores:>34}"
-        )
+            _ROW.format(
+                backlog, row["runs_per_s"], row["points_per_s"], row["ms_per_run"], row["worker_cpu_ms_per_run"],
+                row["worker_cpu_us_per_point"], row["requests_per_run"], cores,
+            )
+        )  # fmt: skip
     return "\n".join(lines)
 
 

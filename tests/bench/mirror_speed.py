@@ -1,4 +1,4 @@
-"""How fast one worker mirrors: small runs, points, and a backlog after an outage. See `python -m tests.bench.mirror`."""
+"""How fast one worker mirrors: small runs, points, and a backlog after an outage."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psutil
 
-from runmirror.entities import Metric, RunStatus
+from runmirror.entities import Metric
 from tests.bench.mirror_stage import Stage, cpu_s, deadline, postgres_cpu_s
 from tests.mirror.factories import START_MS
 
@@ -58,7 +58,9 @@ async def long_run(stage: Stage, points: int) -> UUID:
     """A finished run with many points of ten metrics, a thousand a log-batch."""
     run = await stage.source.run("long")
     for first in range(0, points, _CHUNK):
-        metrics = [Metric(f"m{n % 10}", n / 7, START_MS + n, n // 10) for n in range(first, min(first + _CHUNK, points))]
+        metrics = [
+            Metric(f"m{n % 10}", n / 7, START_MS + n, n // 10) for n in range(first, min(first + _CHUNK, points))
+        ]
         await run.log(metrics=metrics)
     await run.finish()
     await stage.set_aside(run.run_id)
@@ -102,10 +104,10 @@ def _cpu(stage: Stage, worker: psutil.Process) -> tuple[float, float, float]:
 
 async def measure(stage: Stage, sizes: list[int], points: int, long_runs: int) -> dict[str, Any]:
     """Backlogs of small runs, then one of long ones."""
-    catching_up = []
     await catch_up(stage, await small_run(stage), 200, points=_SMALL_POINTS)  # warms the disk's and Postgres's caches
-    for size in sizes:
-        catching_up.append((await catch_up(stage, await small_run(stage), size, points=_SMALL_POINTS)).as_json())
+    catching_up = [
+        (await catch_up(stage, await small_run(stage), size, points=_SMALL_POINTS)).as_json() for size in sizes
+    ]
     long = await catch_up(stage, await long_run(stage, points), long_runs, points=points)
     await stage.engine.dispose()
     return {"small_runs": catching_up, "long_runs": long.as_json()}

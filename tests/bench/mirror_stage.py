@@ -1,4 +1,4 @@
-"""What the measurements of the mirror run on: Postgres, the stand-in workspace, worker processes, and many runs at once."""
+"""What the mirror is measured on: Postgres, the stand-in workspace, worker processes, and many runs at once."""
 
 import json
 import signal
@@ -101,7 +101,7 @@ class Stage:
                 columns = [column.name for column in metadata.tables[name].columns]
                 values = {
                     "run_id": "copies.id",
-                    "artifact_uri": "replace(artifact_uri, replace(t.run_id::text, '-', ''), replace(id::text, '-', ''))",
+                    "artifact_uri": "'file:///' || copies.id",
                     "state": "'due'", "due_at": "clock_timestamp()", "behind_since": "clock_timestamp()",
                 }  # fmt: skip
                 picked = ", ".join(values.get(column, f"t.{column}") for column in columns)

@@ -101,7 +101,8 @@ class Http(asyncio.Protocol):
         method, target, _ = head.split(b" ", 2)
         status, body = self._workspace.answer(method.decode(), target.decode(), rest[:length])
         answer = (
-            b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+            b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+            + body
         )
         asyncio.get_running_loop().call_later(self._workspace.delay_s, self._send, answer)
 
@@ -134,9 +135,7 @@ class Proxy:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await writer.drain()
                 loop, protocol = asyncio.get_running_loop(), Http(self._workspace)
-                protocol.connection_made(
-                    await loop.start_tls(writer.transport, protocol, self._tls, server_side=True)
-                )
+                protocol.connection_made(await loop.start_tls(writer.transport, protocol, self._tls, server_side=True))
 
     def _control(self, method: str, target: str) -> bytes:
         body = b"{}"

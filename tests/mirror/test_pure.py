@@ -1,14 +1,17 @@
 """What is decided without Azure or Postgres: what to do after a failure, where to cut, what to hide."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from runmirror.entities import Param, Tag
 from runmirror.mirror.azureml_http import Refused, error_for
+from runmirror.mirror.azureml_transport import Answer
 from runmirror.mirror.azureml_workspace import parse_tracking_uri, workspace_at
 from runmirror.mirror.batches import cut
 from runmirror.mirror.limits import Limits
@@ -88,9 +91,10 @@ def test_batches_keep_to_the_limits_and_lose_nothing(
         assert len(batches) == max(-(-metric_count // 200), -(-param_count // 100), -(-len(tags) // 100))
 
 
-def answer(status: int, *, headers: dict[str, str] | None = None, body: object = None) -> httpx.Response:
-    request = httpx.Request("POST", f"https://eastus.api.azureml.ms/mlflow/v2.0{WORKSPACE}/api/x?sig=secret")
-    return httpx.Response(status, headers=headers, json=body if body is not None else {}, request=request)
+def answer(status: int, *, headers: dict[str, str] | None = None, body: object = None) -> Answer:
+    path = f"/mlflow/v2.0{WORKSPACE}/api/x"
+    content = json.dumps(body if body is not None else {}).encode()
+    return Answer("POST", path, status, HTTPStatus(status).phrase, CIMultiDict(headers or {}), content)
 
 
 @pytest.mark.parametrize(

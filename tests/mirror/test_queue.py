@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runmirror.entities import Metric
 from runmirror.mirror import queries, queue
 from runmirror.mirror.link import Link, write_link
-from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost
+from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost, Plan
 from runmirror.runs import writes
 from tests.mirror.conftest import WORKSPACE_ID
 from tests.mirror.factories import START_MS, Source, SourceRun
@@ -72,8 +72,8 @@ async def test_a_late_worker_changes_nothing(source: Source, engine: AsyncEngine
     before, tags = await run.mirror(), await run.tags()
     for late_change in (
         lambda c: queue.renew(c, late, TTL),
-        lambda c: queue.bind(c, late, experiment_id="e", remote_run_id="r", portal_url=None, sent_upto=0),
-        lambda c: queue.note(c, late, sent_upto=9, overflow_seq=0, points={}, points_upto=0),
+        lambda c: queue.bind(c, late, Plan(), experiment_id="e", remote_run_id="r", portal_url=None),
+        lambda c: queue.note(c, late, Plan(sent_upto=9)),
         lambda c: queue.advance(c, late, watermark=9, ttl=TTL),
         lambda c: queue.finish(c, late, watermark=before.seq, info_watermark=1),
         lambda c: queue.release(c, late, wait=NOW, error="late"),
@@ -210,7 +210,7 @@ async def test_linking_another_workspace_starts_anew_and_fences_off_the_old(
     [lease, lease_of_other] = await claim(engine)
     async with engine.begin() as connection:
         lease = await queue.bind(
-            connection, lease, experiment_id="e", remote_run_id="r", portal_url="https://p", sent_upto=0
+            connection, lease, Plan(), experiment_id="e", remote_run_id="r", portal_url="https://p"
         )
         await queries.save_experiment(connection, 0, remote_experiment_id="e", remote_name="Default")
     await finish(engine, lease, run)

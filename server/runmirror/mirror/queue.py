@@ -31,7 +31,10 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One run, held: `sent_upto` above `watermark` says that metrics up to there were sent, perhaps."""
+    """One run, held: `sent_upto` above `watermark` says that metrics up to there were sent, perhaps.
+
+    `may_exist`: somebody may have created its remote run before, without living to write down which one it is.
+    """
 
     run_id: UUID
     token: UUID
@@ -41,9 +44,13 @@ class Lease:
     attempt: int
     remote_experiment_id: str | None
     remote_run_id: str | None
+    may_exist: bool = True
 
 
-_CREATE = text("INSERT INTO mirrors (run_id) VALUES (:run_id)")
+# A run with this token was never held by anybody. Whoever lets go of a run, or starts it anew, leaves none at all.
+_NEVER_HELD = UUID(int=0)
+
+_CREATE = text(f"INSERT INTO mirrors (run_id, lease_token) VALUES (:run_id, '{_NEVER_HELD}')")  # noqa: S608
 
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
@@ -74,39 +81,34 @@ _MARK_EXPERIMENT_BEHIND = text(f"""
 _NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', '')")
 
 # What a crashed worker held comes first. It waits out `settle` as well: its last request may still be taking effect.
-# A worker that serves another workspace than the linked one finds nothing.
-_CLAIM = text("""
+# A worker that serves another workspace than the linked one finds nothing. The new token says for good that somebody
+# may have created a remote run, before anybody can try to: only who comes first may leave out the search for it.
+_CLAIM = text(f"""
     WITH expired AS (
-        SELECT run_id FROM mirrors
+        SELECT run_id, true AS may_exist FROM mirrors
         WHERE state = 'leased' AND lease_expires_at <= now() - CAST(:settle AS interval)
         ORDER BY lease_expires_at LIMIT :most
         FOR UPDATE SKIP LOCKED),
     due AS (
-        SELECT run_id FROM mirrors
+        SELECT run_id, lease_token IS DISTINCT FROM '{_NEVER_HELD}' AS may_exist FROM mirrors
         WHERE state = 'due' AND due_at <= now() - CAST(:debounce AS interval)
         ORDER BY due_at LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
-        FOR UPDATE SKIP LOCKED)
-    UPDATE mirrors
+        FOR UPDATE SKIP LOCKED),
+    taken AS (SELECT run_id, may_exist FROM expired UNION ALL SELECT run_id, may_exist FROM due)
+    UPDATE mirrors m
     SET state = 'leased', waiting = false, lease_token = gen_random_uuid(),
         lease_expires_at = now() + CAST(:ttl AS interval)
-    WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM due)
+    FROM taken
+    WHERE m.run_id = taken.run_id
         AND EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))
-    RETURNING run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id
-""")
+    RETURNING m.run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id,
+        remote_run_id, may_exist
+""")  # noqa: S608
 
 _NEXT = text("""
     SELECT extract(epoch FROM LEAST(
         (SELECT min(due_at) + CAST(:debounce AS interval) FROM mirrors WHERE state = 'due'),
         (SELECT min(lease_expires_at) + CAST(:settle AS interval) FROM mirrors WHERE state = 'leased')) - now())
-""")
-
-_LOCK_RUN = text("SELECT seq FROM runs WHERE run_id = :run_id FOR NO KEY UPDATE")
-
-_SET_TAGS = text("""
-    INSERT INTO tags (run_id, key, value, seq)
-    SELECT :run_id, key, value, 0 FROM unnest(CAST(:keys AS text[]), CAST(:values AS text[])) AS new (key, value)
-    ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, seq = 0
-    WHERE tags.value IS DISTINCT FROM excluded.value
 """)
 
 
@@ -118,36 +120,65 @@ def _fenced(changes: str) -> TextClause:
     """)  # noqa: S608 - `changes` are constants of this module
 
 
+def _fenced_and_shown(changes: str, shown: str) -> TextClause:
+    """Both in one statement, which locks as everybody does: runs, mirrors, tags; `run.seq` is that of the locked row.
+
+    The tags have seq 0: they never start a new round of mirroring.
+    """
+    return text(f"""
+        WITH run AS MATERIALIZED (SELECT run_id, seq FROM runs WHERE run_id = :run_id FOR NO KEY UPDATE),
+        held AS (
+            UPDATE mirrors m SET {changes} FROM run
+            WHERE m.run_id = run.run_id AND lease_token = :token AND state = 'leased'
+            RETURNING m.run_id, state, partial),
+        shown AS (
+            INSERT INTO tags (run_id, key, value, seq) SELECT run_id, key, value, 0 FROM ({shown}) AS new
+            ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, seq = 0
+            WHERE tags.value IS DISTINCT FROM excluded.value)
+        SELECT state FROM held
+    """)  # noqa: S608 - constants of this module
+
+
 _LET_GO = "lease_token = NULL, lease_expires_at = NULL"
 _FAILED = """
     last_error = COALESCE(CAST(:error AS text), last_error),
     last_error_at = CASE WHEN CAST(:error AS text) IS NULL THEN last_error_at ELSE now() END"""
 _RENEW = _fenced("lease_expires_at = now() + CAST(:ttl AS interval)")
-_BIND = _fenced("""
-    remote_experiment_id = :experiment_id, remote_run_id = :remote_run_id, portal_url = :portal_url,
-    sent_upto = GREATEST(sent_upto, :sent_upto)
-""")
-_NOTE = _fenced("""
+_NOTED = """
     sent_upto = GREATEST(sent_upto, :sent_upto), overflow_seq = GREATEST(overflow_seq, :overflow_seq),
-    points = CAST(:points AS jsonb), points_upto = GREATEST(points_upto, :points_upto)
-""")
+    points = COALESCE(CAST(:points AS jsonb), points), points_upto = GREATEST(points_upto, :points_upto)"""
+_BIND = _fenced_and_shown(
+    f"""remote_experiment_id = :experiment_id, remote_run_id = CAST(:remote_run_id AS text), portal_url = :portal_url,
+    {_NOTED}""",
+    "SELECT run_id, key, value FROM held, unnest(CAST(:keys AS text[]), CAST(:values AS text[])) AS tag (key, value)",
+)
+_NOTE = _fenced(_NOTED)
 _OVERFLOW_TOLD = _fenced("overflow_told = GREATEST(overflow_told, :overflow_seq), overflow_at = now()")
 _ADVANCE = _fenced("""
     watermark = :watermark, sent_upto = GREATEST(sent_upto, :watermark), attempt = 0,
     lease_expires_at = now() + CAST(:ttl AS interval)
 """)
-_FINISH = _fenced(f"""
-    watermark = :watermark, info_watermark = :info_watermark, sent_upto = :watermark, attempt = 0, last_error = NULL,
-    last_error_at = NULL, state = CASE WHEN :current THEN 'current' ELSE 'due' END,
-    waiting = :waiting, due_at = now() + CAST(:wait AS interval), partial = :partial,
-    behind_since = CASE WHEN :current THEN NULL ELSE behind_since END,
-    mirrored_at = CASE WHEN :current THEN now() ELSE mirrored_at END, {_LET_GO}
-""")
+_IS_CURRENT = "run.seq = :watermark AND CAST(:wait AS interval) IS NULL"
+_IS_WAITING = "run.seq = :watermark AND CAST(:wait AS interval) IS NOT NULL"
+_FINISH = _fenced_and_shown(
+    f"""watermark = :watermark, info_watermark = :info_watermark, sent_upto = :watermark, attempt = 0,
+    last_error = NULL, last_error_at = NULL, state = CASE WHEN {_IS_CURRENT} THEN 'current' ELSE 'due' END,
+    waiting = {_IS_WAITING}, partial = :partial,
+    due_at = now() + CASE WHEN {_IS_WAITING} THEN CAST(:wait AS interval) ELSE interval '0' END,
+    behind_since = CASE WHEN {_IS_CURRENT} THEN NULL ELSE behind_since END,
+    mirrored_at = CASE WHEN {_IS_CURRENT} THEN now() ELSE mirrored_at END, {_LET_GO}""",
+    f"""SELECT run_id, '{STATUS_TAG}' AS key,
+        CASE WHEN state <> 'current' THEN 'pending' WHEN partial THEN 'partial' ELSE 'mirrored' END AS value
+        FROM held""",  # noqa: S608
+)
 _RELEASE = _fenced(f"state = 'due', due_at = now() + CAST(:wait AS interval), {_FAILED}, {_LET_GO}")
 _POSTPONE = _fenced(
     f"state = 'due', due_at = now() + CAST(:wait AS interval), attempt = attempt + 1, {_FAILED}, {_LET_GO}"
 )
-_QUARANTINE = _fenced(f"state = 'quarantined', {_FAILED}, {_LET_GO}")
+_QUARANTINE = _fenced_and_shown(
+    f"state = 'quarantined', {_FAILED}, {_LET_GO}",
+    f"SELECT run_id, '{STATUS_TAG}' AS key, 'quarantined' AS value FROM held",  # noqa: S608
+)
 
 
 async def add(connection: AsyncConnection, run_id: UUID) -> None:
@@ -193,46 +224,54 @@ async def renew(connection: AsyncConnection, lease: Lease, ttl: timedelta) -> No
     await _if_held(connection, lease, _RENEW, ttl=ttl)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is about to be done.
+
+    Metrics up to `sent_upto` are about to be sent: after a crash nobody can tell which of them arrived. The overflow
+    file has to tell of the writes up to `overflow_seq`; `points`, if they changed, are counted up to `points_upto`.
+    """
+
+    sent_upto: int = 0
+    overflow_seq: int = 0
+    points: Mapping[str, int] | None = None
+    points_upto: int = 0
+
+    def values(self) -> dict[str, object]:
+        points = None if self.points is None else json.dumps(dict(self.points))
+        return {
+            "sent_upto": self.sent_upto, "overflow_seq": self.overflow_seq, "points": points,
+            "points_upto": self.points_upto,
+        }  # fmt: skip
+
+
 async def bind(
     connection: AsyncConnection,
     lease: Lease,
+    plan: Plan,
     *,
     experiment_id: str,
     remote_run_id: str,
     portal_url: str | None,
-    sent_upto: int,
 ) -> Lease:
-    """Remember which run of the workspace is ours, and up to where it may have our metrics, before more is sent."""
-    await _lock_run(connection, lease)
+    """Remember which run of the workspace is ours, and the plan, before more is sent."""
     values = {"experiment_id": experiment_id, "remote_run_id": remote_run_id, "portal_url": portal_url}
-    await _if_held(connection, lease, _BIND, **values, sent_upto=sent_upto)
-    shown = {STATUS_TAG: "pending", REMOTE_RUN_TAG: remote_run_id}
-    await _set_tags(connection, lease, shown | ({PORTAL_TAG: portal_url} if portal_url else {}))
+    tags = {STATUS_TAG: "pending", REMOTE_RUN_TAG: remote_run_id} | ({PORTAL_TAG: portal_url} if portal_url else {})
+    await _if_held(
+        connection, lease, _BIND, **values, **plan.values(), keys=list(tags), values=list(tags.values())
+    )  # fmt: skip
     return replace(
         lease,
         remote_experiment_id=experiment_id,
         remote_run_id=remote_run_id,
-        sent_upto=max(lease.sent_upto, sent_upto),
+        sent_upto=max(lease.sent_upto, plan.sent_upto),
     )
 
 
-async def note(
-    connection: AsyncConnection,
-    lease: Lease,
-    *,
-    sent_upto: int,
-    overflow_seq: int,
-    points: Mapping[str, int],
-    points_upto: int,
-) -> Lease:
-    """Write down what is about to be done.
-
-    Metrics up to `sent_upto` are about to be sent: after a crash nobody can tell which of them arrived. The overflow
-    file has to tell of the writes up to `overflow_seq`; `points` are counted up to `points_upto`.
-    """
-    values = {"sent_upto": sent_upto, "overflow_seq": overflow_seq, "points_upto": points_upto}
-    await _if_held(connection, lease, _NOTE, **values, points=json.dumps(dict(points)))
-    return replace(lease, sent_upto=max(lease.sent_upto, sent_upto))
+async def note(connection: AsyncConnection, lease: Lease, plan: Plan) -> Lease:
+    """Write the plan down."""
+    await _if_held(connection, lease, _NOTE, **plan.values())
+    return replace(lease, sent_upto=max(lease.sent_upto, plan.sent_upto))
 
 
 async def note_overflow_told(connection: AsyncConnection, lease: Lease, *, overflow_seq: int) -> None:
@@ -261,15 +300,10 @@ async def finish(
     after finds the run current and marks it behind. `partial`: some of it stands in the overflow file only. `wait`:
     that file is not up to date, and is looked at again after so long.
     """
-    is_caught_up = await _lock_run(connection, lease) == watermark
-    current, waiting = is_caught_up and wait is None, is_caught_up and wait is not None
-    await _if_held(
-        connection, lease, _FINISH, watermark=watermark, info_watermark=info_watermark, current=current,
-        waiting=waiting, wait=wait if waiting else timedelta(0), partial=partial,
-    )  # fmt: skip
-    shown = "pending" if not current else "partial" if partial else "mirrored"
-    await _set_tags(connection, lease, {STATUS_TAG: shown})
-    return current
+    state = await _if_held(
+        connection, lease, _FINISH, watermark=watermark, info_watermark=info_watermark, wait=wait, partial=partial
+    )
+    return state == "current"
 
 
 async def release(connection: AsyncConnection, lease: Lease, *, wait: timedelta, error: str | None = None) -> None:
@@ -284,25 +318,13 @@ async def postpone(connection: AsyncConnection, lease: Lease, *, wait: timedelta
 
 async def quarantine(connection: AsyncConnection, lease: Lease, *, reason: str) -> None:
     """Set the run aside: nobody claims it until it is replayed."""
-    await _lock_run(connection, lease)
     await _if_held(connection, lease, _QUARANTINE, error=reason)
-    await _set_tags(connection, lease, {STATUS_TAG: "quarantined"})
 
 
-async def _lock_run(connection: AsyncConnection, lease: Lease) -> int:
-    seq: int | None = await connection.scalar(_LOCK_RUN, {"run_id": lease.run_id})
-    if seq is None:
-        raise LeaseLost(lease.run_id.hex)
-    return seq
-
-
-async def _if_held(connection: AsyncConnection, lease: Lease, change: TextClause, **values: object) -> None:
-    """The fence: a worker whose lease has passed to another changes nothing."""
+async def _if_held(connection: AsyncConnection, lease: Lease, change: TextClause, **values: object) -> str:
+    """The fence: a worker whose lease has passed to another changes nothing. The state the run has now."""
     held = {"run_id": lease.run_id, "token": lease.token}
-    if await connection.scalar(change, {**held, **values}) is None:
+    state: str | None = await connection.scalar(change, {**held, **values})
+    if state is None:
         raise LeaseLost(lease.run_id.hex)
-
-
-async def _set_tags(connection: AsyncConnection, lease: Lease, tags: dict[str, str]) -> None:
-    """Show the state at the run itself. These writes have seq 0: they never start a new round of mirroring."""
-    await connection.execute(_SET_TAGS, {"run_id": lease.run_id, "keys": list(tags), "values": list(tags.values())})
+    return state

@@ -37,6 +37,7 @@ _NOW = timedelta(0)
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours: Postgres is there and refuses
 _DATABASE_WAIT_S = 1.0
 _CONTACT_EVERY_S = 5.0
+_LINK_EVERY_S = 1.0
 _FORGET_EVERY_S = 3600.0
 
 
@@ -64,6 +65,7 @@ class Worker:
         self._run_outages: dict[UUID, int] = {}  # failures of the workspace in a row that each run met
         self._contact_noted_at = float("-inf")
         self._forgot_at = float("-inf")
+        self._link_read_at = float("-inf")
         self._adopted = False
 
     async def run(self) -> None:
@@ -137,7 +139,7 @@ class Worker:
         if room <= 0:
             return poll_s
         asked_at = clock_s()
-        async with self._engine.begin() as connection:
+        async with self._tools.one_statement() as connection:
             leases = await queue.claim(
                 connection,
                 workspace_id=self._link.workspace_id,
@@ -149,12 +151,14 @@ class Worker:
         for lease in leases:
             task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
             self._running[lease.run_id] = task
+        await self._write_tally()
         if len(leases) == room:
             return poll_s
+        self._link_read_at = float("-inf")
         if self._outage and not self._running:
             await self._probe(target)
             return self._outage.pause_s
-        async with self._engine.begin() as connection:
+        async with self._tools.one_statement() as connection:
             if clock_s() - self._forgot_at > _FORGET_EVERY_S:
                 self._forgot_at = clock_s()
                 await throughput.forget_old(connection)
@@ -164,7 +168,14 @@ class Worker:
         return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
 
     async def _linked_target(self) -> Target | None:
-        """The linked workspace, opened anew when another one is linked; None when none is, or during an outage."""
+        """The linked workspace, opened anew when another one is linked; None when none is, or during an outage.
+
+        While there is more to do than can be done, it is looked up once a second: a claim for another workspace than
+        the linked one finds nothing.
+        """
+        if self._target is not None and clock_s() - self._link_read_at < _LINK_EVERY_S:
+            return self._target
+        self._link_read_at = clock_s()
         async with self._engine.begin() as connection:
             if not self._adopted:
                 await links.adopt_settings(connection, self._settings)
@@ -187,6 +198,12 @@ class Worker:
         log.info("mirroring to %s", self._link.workspace_id)
         await self._note_contact(clock_s())
         return self._target
+
+    async def _write_tally(self, *, at_once: bool = False) -> None:
+        sent = self._tools.tally.take(at_once=at_once)
+        if sent is not None:
+            async with self._tools.one_statement() as connection:
+                await throughput.record(connection, self.worker_id, sent)
 
     async def _mirror(self, target: Target, lease: Lease, asked_at: float) -> None:
         """One lease from claim to its end, whatever happens."""
@@ -314,6 +331,7 @@ class Worker:
 
     async def _close_target(self) -> None:
         """Let go of a workspace; runs under way are fenced off by the relinking itself."""
+        self._link_read_at = float("-inf")
         target, self._target, self._link = self._target, None, None
         if target is not None:
             await self._cancel_running()
@@ -333,6 +351,7 @@ class Worker:
         await self._cancel_running()
         with suppress(*DATABASE_ERRORS):
             await self._give_back()
+            await self._write_tally(at_once=True)
         await self._close_target()
         self._stopping = False
 
