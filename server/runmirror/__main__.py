@@ -91,9 +91,8 @@ def worker(**flags: Any) -> None:
     for noisy in ("azure", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     stop_with_parent()
-    with _database(settings) as url:
-        with asyncio.Runner(loop_factory=fast_loop()) as runner:
-            runner.run(run_worker(settings, url))
+    with _database(settings) as url, asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(run_worker(settings, url))
 
 
 @main.command()

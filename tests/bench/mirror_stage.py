@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runmirror.artifacts.store import create_store
 from runmirror.embedded import embedded_postgres
-from runmirror.mirror.queue import CHANNEL
 from runmirror.migrate import migrate
+from runmirror.mirror.queue import CHANNEL
 from runmirror.settings import Settings
 from runmirror.tables.base import metadata
 from tests.azureml_emulator.process import EmulatorProcess, start_emulator

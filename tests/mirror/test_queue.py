@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runmirror.entities import Metric
+from runmirror.entities import Batch, Metric, Param
 from runmirror.mirror import queries, queue
 from runmirror.mirror.link import Link, write_link
 from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost, Plan
+from runmirror.runs import service as runs
 from runmirror.runs import writes
 from tests.mirror.conftest import WORKSPACE_ID
 from tests.mirror.factories import START_MS, Source, SourceRun
@@ -144,6 +145,42 @@ async def test_a_write_that_waits_for_finish_marks_the_run_behind_again(source: 
     mirror = await run.mirror()
     assert (mirror.state, mirror.watermark, mirror.seq) == ("due", 1, 2)
     assert (await run.tags())[queue.STATUS_TAG] == "pending"
+
+
+async def test_a_finish_that_waits_for_a_write_leaves_the_run_due(source: Source, engine: AsyncEngine) -> None:
+    run = await source.run()
+    [lease] = await claim(engine)
+    async with engine.begin() as writer:
+        await runs.log_batch(writer, run.run_id.hex, Batch(params=(Param("p", "1"),)))
+        finishing = asyncio.create_task(finish(engine, lease, run, watermark=1))
+        await _until_blocked(engine)
+    assert not await finishing
+    assert (await run.mirror()).state == "due"
+    assert (await run.tags())[queue.STATUS_TAG] == "pending"
+
+
+async def test_only_the_first_lease_knows_that_there_is_no_remote_run(source: Source, engine: AsyncEngine) -> None:
+    """Whoever comes later has to look: the one before may have created it, and died."""
+    run = await source.run()
+    [first] = await claim(engine, ttl=EXPIRED)
+    [after_a_crash] = await claim(engine)
+    async with engine.begin() as connection:
+        await queue.release(connection, after_a_crash, wait=NOW)
+    [after_a_release] = await claim(engine)
+    found = [lease.may_exist for lease in (first, after_a_crash, after_a_release)]
+    assert found == [False, True, True]
+    async with engine.begin() as connection:
+        assert await write_link(connection, Link(WORKSPACE_ID + "2"))
+        assert await write_link(connection, Link(WORKSPACE_ID))
+    [in_a_workspace_it_may_have_been_in] = await claim(engine)
+    assert in_a_workspace_it_may_have_been_in.may_exist
+    other = await source.run()
+    async with engine.begin() as connection:
+        # As a server of an earlier version writes it.
+        await connection.execute(text("DELETE FROM mirrors WHERE run_id = :run_id"), {"run_id": other.run_id})
+        await connection.execute(text("INSERT INTO mirrors (run_id) VALUES (:run_id)"), {"run_id": other.run_id})
+    assert [lease.may_exist for lease in await claim(engine)] == [True]
+    assert run.run_id == in_a_workspace_it_may_have_been_in.run_id
 
 
 async def test_a_late_committing_write_is_not_skipped(source: Source, engine: AsyncEngine) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -65,7 +66,7 @@ _OWN_TAGS = (
 _INPUTS_PER_REQUEST = 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tools:
     """What the worker hands to every run."""
 
@@ -78,7 +79,11 @@ class Tools:
 
     def one_statement(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection for what is one statement, which begins and commits by itself: one round trip, not three."""
-        return self.engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+        return self._autocommit.connect()
+
+    @cached_property
+    def _autocommit(self) -> AsyncEngine:
+        return self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 class OneRun:
