@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import mirror_speed
+from tests.bench import mirror_clients, mirror_speed
 from tests.bench.mirror_stage import stage
 
 _ROW = "{:>22} {:>8} {:>9} {:>8} {:>10} {:>12} {:>12} {:>34}"
+_CLIENTS_ROW = "{:>28} {:>8} {:>8} {:>22}"
 _CORES = "cores: worker, Postgres, stand-in"
 
 
@@ -33,13 +34,22 @@ def _table(found: dict[str, Any]) -> str:
                 row["worker_cpu_us_per_point"], row["requests_per_run"], cores,
             )
         )  # fmt: skip
+    if "clients" in found:
+        lines += ["", _CLIENTS_ROW.format("log-batch of a client", "p50 ms", "p95 ms", "p95, none linked = 1")]
+        lines += [
+            _CLIENTS_ROW.format(row["name"], row["p50_ms"], row["p95_ms"], row["to_unlinked"])
+            for row in found["clients"]["set_ups"]
+        ]
     return "\n".join(lines)
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage() as built:
-        speed = asyncio.run(mirror_speed.measure(built, options.sizes, options.points, options.long_runs))
-    return {"speed": speed}
+        found: dict[str, Any] = {}
+        if options.rounds:
+            found["clients"] = mirror_clients.measure(built, options.rounds, options.calls)
+        speed = mirror_speed.measure(built, options.sizes, options.points, options.long_runs)
+        return found | {"speed": asyncio.run(speed)}
 
 
 def main() -> None:
@@ -47,6 +57,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000, 10_000], help="backlogs of small runs")
     parser.add_argument("--points", type=int, default=25_000, help="points of a long run")
     parser.add_argument("--long-runs", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7, help="of the clients' three set-ups; 0 leaves them out")
+    parser.add_argument("--calls", type=int, default=1000, help="log-batches a round and set-up")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     options = parser.parse_args()
     found = {

@@ -71,7 +71,8 @@ async def catch_up(stage: Stage, template: UUID, runs: int, *, points: int) -> M
     """Copies of a run pile up while the workspace is down; measured from the first request that it takes again."""
     with ExitStack() as ending:
         worker = ending.enter_context(stage.worker(RUNMIRROR_MIRROR_BACKOFF_MAX="1", RUNMIRROR_MIRROR_DEBOUNCE="0"))
-        await _answered(stage)
+        stage.stand_in.ask("POST", "/reset")
+        stage.stand_in.wait_for_requests()
         stage.stand_in.ask("POST", "/down/1")
         await stage.multiply(template, runs)
         stage.stand_in.ask("POST", "/reset")
@@ -86,16 +87,6 @@ async def catch_up(stage: Stage, template: UUID, runs: int, *, points: int) -> M
         stats = stage.stand_in.ask("GET", "/stats")
     used = [late - early for late, early in zip(after, before, strict=True)]
     return Measured(runs, points * runs, stats["last_at"] - stats["first_at"], *used, stats["requests"])
-
-
-async def _answered(stage: Stage) -> None:
-    """The worker is up and has probed the workspace."""
-    stage.stand_in.ask("POST", "/reset")
-    until = deadline()
-    while not stage.stand_in.ask("GET", "/stats")["requests"]:
-        if time.monotonic() > until:
-            raise TimeoutError("the worker did not start: see worker.log")
-        await asyncio.sleep(0.1)
 
 
 def _cpu(stage: Stage, worker: psutil.Process) -> tuple[float, float, float]:

@@ -46,6 +46,14 @@ class StandIn:
             found: dict[str, Any] = json.loads(answer.read())
             return found
 
+    def wait_for_requests(self) -> None:
+        """Until a worker is up and has probed the workspace."""
+        until = deadline()
+        while not self.ask("GET", "/stats")["requests"]:
+            if time.monotonic() > until:
+                raise TimeoutError("no worker has asked anything: see its log")
+            time.sleep(0.1)
+
 
 @dataclass(frozen=True)
 class Stage:

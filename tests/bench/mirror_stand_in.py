@@ -88,6 +88,9 @@ class Http(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._workspace.is_down:
+            self._transport.close()
+            return
         self._unread += data
         head, found, rest = self._unread.partition(b"\r\n\r\n")
         if not found:

@@ -101,11 +101,10 @@ class Transport:
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._most, ssl=self._tls, ttl_dns_cache=30),
-                timeout=aiohttp.ClientTimeout(total=None, connect=None),
+                timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"runmirror/{__version__}"},
                 skip_auto_headers=("Content-Type",),
-                auto_decompress=True,
             )
             # A request is sent once: whether it may be repeated is decided elsewhere, and a streamed body is used up.
             self._opened._retry_connection = False

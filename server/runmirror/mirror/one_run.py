@@ -177,8 +177,6 @@ class OneRun:
                 # Created before a crash, or when this workspace was linked once before: then it has metrics as well.
                 self._uncertain_upto = source.seq
                 return remote
-        # From here on there may be one: if the page begins anew, it is looked for.
-        self._lease = replace(lease, may_exist=True)
         return await self._create(experiment_id, page)
 
     async def _create(self, experiment_id: str, page: Page) -> RemoteRun:
@@ -194,15 +192,13 @@ class OneRun:
         )  # fmt: skip
         try:
             remote = await self._target.create_run(experiment_id, new)
-        except OverLimit:
-            raise
-        except TargetRejected:
-            if not new.tags:
+        except TargetRejected as error:
+            if isinstance(error, OverLimit) or not new.tags:
                 raise
             # Perhaps for one of the tags: which one is found out when they follow by themselves.
             new = replace(new, tags=())
             remote = await self._target.create_run(experiment_id, new)
-        self._created_with = new.tags
+        self._lease, self._created_with = replace(self._lease, may_exist=True), new.tags
         self._told = RunState(name, RunStatus.RUNNING, None, LifecycleStage.ACTIVE)
         return remote
 
@@ -234,13 +230,12 @@ class OneRun:
 
     async def _decide(self, page: Page, remote: RemoteRun) -> Translation:
         """Sort the page into what the target holds and what not, and write that down before anything is sent."""
+        native_tags = None
         if overflow_queries.may_exceed_tags(page, self._limits, len(_OWN_TAGS)):
             if self._lease.remote_run_id is None:
                 async with self._tools.one_statement() as connection:
                     await self._bind(connection, remote, Plan(self._uncertain_upto))
             native_tags = frozenset(await self._target.tag_keys(remote))
-        else:
-            native_tags = None
         async with self._tools.engine.connect() as connection:
             held = await overflow_queries.read_held(connection, page, self._limits)
         held = replace(held, native_tags=native_tags)

@@ -47,10 +47,12 @@ class Lease:
     may_exist: bool = True
 
 
-# A run with this token was never held by anybody. Whoever lets go of a run, or starts it anew, leaves none at all.
-_NEVER_HELD = UUID(int=0)
+# A run with this token was never held by anybody; whoever lets go of a run, or starts it anew, leaves none at all. It
+# is the number of Postgres' timeline, which is another one after a failover or the restoring of a backup: either may
+# have forgotten that somebody held the run.
+_NEVER_HELD = "CAST(lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 32, '0') AS uuid)"
 
-_CREATE = text(f"INSERT INTO mirrors (run_id, lease_token) VALUES (:run_id, '{_NEVER_HELD}')")  # noqa: S608
+_CREATE = text(f"INSERT INTO mirrors (run_id, lease_token) VALUES (:run_id, {_NEVER_HELD})")  # noqa: S608
 
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
@@ -90,7 +92,7 @@ _CLAIM = text(f"""
         ORDER BY lease_expires_at LIMIT :most
         FOR UPDATE SKIP LOCKED),
     due AS (
-        SELECT run_id, lease_token IS DISTINCT FROM '{_NEVER_HELD}' AS may_exist FROM mirrors
+        SELECT run_id, lease_token IS DISTINCT FROM {_NEVER_HELD} AS may_exist FROM mirrors
         WHERE state = 'due' AND due_at <= now() - CAST(:debounce AS interval)
         ORDER BY due_at LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
         FOR UPDATE SKIP LOCKED),
