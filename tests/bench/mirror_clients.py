@@ -40,7 +40,7 @@ def _set_up(stage: Stage, name: str) -> Iterator[str]:
             stage.stand_in.wait_for_requests()
         _workspace_is(stage, name)
         yield server.url
-    _workspace_is(stage, SET_UPS[0])
+        _workspace_is(stage, SET_UPS[0])  # or the worker's last requests would hold up its end
 
 
 def _workspace_is(stage: Stage, name: str) -> None:
