@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients browser lint types format clean
+.PHONY: help demo test test-clients bench-mirror browser lint types format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
 
 test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.17 against one server
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
+
+bench-mirror: $(VENV)/.dev ## Measure how fast the mirror is and what it costs clients (20 minutes; BENCH=--help)
+	$(BIN)/python -m tests.bench.mirror $(BENCH)
 
 browser: ## Install the Chromium that the browser tests drive (Debian, as root)
 	apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium

@@ -11,8 +11,6 @@ from runmirror.mirror.limits import Limits
 from runmirror.mirror.overflow import Held, Overflowing, Translation, too_long_tag
 from runmirror.mirror.queries import Page
 
-_OVERFLOWING = text("SELECT kind, key, from_seq FROM mirror_overflows WHERE run_id = :run_id")
-
 # What went to the file once does not come back: it leaves its place to the next.
 _OUT = "EXISTS (SELECT FROM mirror_overflows o WHERE o.run_id = :run_id AND o.kind = '{}' AND o.key = {})"
 
@@ -36,10 +34,6 @@ _INPUTS = text(f"""
     ORDER BY i.seq, d.name, d.digest LIMIT :most
 """)
 
-_COUNT_TAGS = text("""
-    SELECT count(*) FROM tags WHERE run_id = :run_id AND value IS NOT NULL AND NOT starts_with(key, 'runmirror.')
-""")
-
 _KINDS, _KEYS = bindparam("kinds", type_=ARRAY(Text)), bindparam("keys", type_=ARRAY(Text))
 
 _REMOVE = text("""
@@ -56,7 +50,7 @@ _ADD = text("""
     _KINDS, _KEYS, bindparam("seqs", type_=ARRAY(Integer)), bindparam("reasons", type_=ARRAY(Text))
 )  # fmt: skip
 
-_LEARNED = text("SELECT name, value FROM mirror_limits WHERE link_id = :link_id")
+_OVERFLOWING = text("SELECT kind, key, from_seq FROM mirror_overflows WHERE run_id = :run_id")
 
 _LEARN = text("""
     INSERT INTO mirror_limits (link_id, name, value) VALUES (:link_id, :name, :value)
@@ -89,30 +83,37 @@ async def decided(connection: AsyncConnection, run_id: UUID) -> dict[tuple[str, 
 
 
 async def read_held(connection: AsyncConnection, page: Page, limits: Limits) -> Held:
-    """What is decided of the run, and who has a place, for the kinds that the page holds."""
+    """What is decided of the run, and who has a place, for the kinds that the page holds.
+
+    Where a run has no more of a kind than the target takes, everything has a place, and nothing is asked.
+    """
     run: dict[str, object] = {"run_id": page.source.run_id}
-    held = Held(
-        await decided(connection, page.source.run_id),
-        points=page.source.overflow.points,
-        points_upto=page.source.overflow.points_upto,
-    )
-    lengths = {"longest_key": limits.param_key, "longest_value": limits.param_value, "most": limits.params}
-    params = await connection.scalars(_PARAMS, run | lengths) if page.params else ()
-    lengths = {"longest_key": limits.metric_key, "most": limits.metrics}
-    metrics = await connection.scalars(_METRICS, run | lengths) if page.points else ()
-    inputs = await connection.scalars(_INPUTS, run | {"most": limits.inputs}) if page.inputs else ()
-    return Held(
-        held.overflowing, frozenset(params), frozenset(metrics), frozenset(inputs), held.points, held.points_upto
-    )  # fmt: skip
+    held, params, metrics, inputs = page.held, set[str](), set[str](), set[str]()
+    if held.params <= limits.params:
+        params.update(param.key for param in page.params)
+    elif page.params:
+        lengths = {"longest_key": limits.param_key, "longest_value": limits.param_value, "most": limits.params}
+        params.update(await connection.scalars(_PARAMS, run | lengths))
+    if held.metrics <= limits.metrics:
+        metrics.update(point.metric.key for point in page.points)
+    elif page.points:
+        lengths = {"longest_key": limits.metric_key, "most": limits.metrics}
+        metrics.update(await connection.scalars(_METRICS, run | lengths))
+    if held.inputs <= limits.inputs:
+        inputs.update(given.dataset_id for given in page.inputs)
+    elif page.inputs:
+        inputs.update(await connection.scalars(_INPUTS, run | {"most": limits.inputs}))
+    counted = page.source.overflow
+    return Held(page.overflowing, params, metrics, inputs, counted.points, counted.points_upto)
 
 
-async def may_exceed_tags(connection: AsyncConnection, page: Page, limits: Limits, reserved: int) -> bool:
+def may_exceed_tags(page: Page, limits: Limits, reserved: int) -> bool:
     """Whether it has to be known which tags stand in the target to tell which of the page's can."""
     if not page.tags:
         return False
     if any(too_long_tag(tag, page, limits) for tag in page.tags):
         return True
-    return (await connection.scalar(_COUNT_TAGS, {"run_id": page.source.run_id}) or 0) + reserved > limits.tags
+    return page.held.tags + reserved > limits.tags
 
 
 async def record(connection: AsyncConnection, run_id: UUID, translation: Translation) -> None:
@@ -135,10 +136,6 @@ async def record_refused(connection: AsyncConnection, run_id: UUID, added: Seque
             "reasons": [entry.reason for entry in added],
         },
     )
-
-
-async def learned_limits(connection: AsyncConnection, link_id: int) -> dict[str, int]:
-    return {row.name: row.value for row in await connection.execute(_LEARNED, {"link_id": link_id})}
 
 
 async def learn_limit(connection: AsyncConnection, link_id: int, name: str, value: int) -> None:
