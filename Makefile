@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients chaos browser lint types format clean
+.PHONY: help demo test test-clients chaos bench-mirror browser lint types format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,8 @@ test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.
 
 chaos: $(VENV)/.dev ## Seeded faults, then source and workspace compared: make chaos SEEDS=200 [FIRST=n] [SEED=n] [LANES=2]
 	$(BIN)/python -W ignore -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) --lanes $(or $(LANES),2)
+bench-mirror: $(VENV)/.dev ## Measure how fast the mirror is and what it costs clients (20 minutes; BENCH=--help)
+	$(BIN)/python -m tests.bench.mirror $(BENCH)
 
 browser: ## Install the Chromium that the browser tests drive (Debian, as root)
 	apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium

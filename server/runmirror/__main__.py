@@ -105,6 +105,7 @@ def worker(**flags: Any) -> None:
     """Mirror runs into the linked workspace, apart from any server; run as many as you like."""
     settings = read_settings(flags)
     _trust(settings)
+    from runmirror.mirror.loop import fast_loop
     from runmirror.mirror.worker import run_worker
     from runmirror.supervisor import stop_with_parent
 
@@ -112,8 +113,8 @@ def worker(**flags: Any) -> None:
     for noisy in ("azure", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     stop_with_parent()
-    with _database(settings) as url:
-        asyncio.run(run_worker(settings, url))
+    with _database(settings) as url, asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(run_worker(settings, url))
 
 
 @main.command()

@@ -1,14 +1,21 @@
 """How long an answer asks its client to wait."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-
-import httpx
+from typing import Protocol
 
 LONGEST_RETRY_AFTER_S = 600.0
 
 
-def retry_after_s(answer: httpx.Response) -> float | None:
+class Answer(Protocol):
+    """Of whichever HTTP client."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+def retry_after_s(answer: Answer) -> float | None:
     """The wait an answer asks for, in seconds or until a date by the server's own clock."""
     wanted = answer.headers.get("retry-after", "").strip()
     if not wanted:

@@ -107,6 +107,8 @@ class MemoryTarget:
 
     async def create_run(self, experiment_id: str, run: NewRun) -> RemoteRun:
         self._begin("create_run")
+        if any(self.refuses(tag) for tag in run.tags):
+            raise TargetRejected("there is something in it that is not taken")
         remote_id = f"remote-{next(self._numbers)}"
         tags = {tag.key: tag.value for tag in tags_of(run)}
         self.runs[remote_id] = Remote(remote_id, experiment_id, run.name, tags)

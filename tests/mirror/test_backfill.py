@@ -44,8 +44,10 @@ async def claim(
 ) -> list[Lease]:
     await Workspaces(engine).route()
     async with engine.begin() as connection:
-        return await queue.claim(
-            connection, workspace_id=workspace_id, most=most, ttl=TTL, debounce=NOW, settle=NOW, backfill_rate=rate
+        live = await queue.claim(connection, workspace_id=workspace_id, most=most, ttl=TTL, debounce=NOW, settle=NOW)
+        left = most - len(live)
+        return live + await queue.claim_past(
+            connection, workspace_id=workspace_id, most=left, ttl=TTL, backfill_rate=rate
         )
 
 

@@ -181,6 +181,20 @@ async def test_off_and_on_again_leaves_a_lease_with_its_holder(
     assert await finish(engine, lease, run)
 
 
+async def test_a_run_that_was_off_before_anybody_held_it_is_due_when_it_is_back(
+    source: Source, target: MemoryTarget, engine: AsyncEngine
+) -> None:
+    """Its token says that nobody ever held it, which is no lease that somebody could be waited for."""
+    run = await source.run()
+    await Workspaces(engine).route()
+    await run.log(tags=OFF)
+    assert await claim(engine) == []
+    await check_off(run)
+    await run.log(tags={MIRROR_TAG: "on"})
+    [lease] = await claim(engine)
+    assert (lease.run_id, lease.may_exist) == (run.run_id, False)
+
+
 async def test_a_holder_that_lets_go_of_a_run_that_is_off_frees_it(
     source: Source, target: MemoryTarget, engine: AsyncEngine
 ) -> None:

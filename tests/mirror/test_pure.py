@@ -1,15 +1,17 @@
 """What is decided without Azure or Postgres: what to do after a failure, where to cut, what to hide."""
 
-from collections.abc import AsyncIterator
+import json
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from runmirror.entities import Param, Tag
 from runmirror.mirror.azureml_http import Refused, error_for
+from runmirror.mirror.azureml_transport import Answer
 from runmirror.mirror.azureml_workspace import parse_tracking_uri, workspace_at
 from runmirror.mirror.batches import cut
 from runmirror.mirror.limits import Limits
@@ -97,11 +99,13 @@ def test_batches_keep_to_the_limits_and_lose_nothing(
 
 
 def answer(
-    status: int, *, headers: dict[str, str] | None = None, body: object = None, sent: bytes = b""
-) -> httpx.Response:
-    url = f"https://eastus.api.azureml.ms/mlflow/v2.0{WORKSPACE}/api/x?sig=secret"
-    request = httpx.Request("POST", url, content=sent)
-    return httpx.Response(status, headers=headers, json=body if body is not None else {}, request=request)
+    status: int, *, headers: dict[str, str] | None = None, body: object = None, sent: bytes | None = b"",
+    sent_md5: str | None = None,
+) -> Answer:  # fmt: skip
+    path = f"/mlflow/v2.0{WORKSPACE}/api/x"
+    content = json.dumps(body if body is not None else {}).encode()
+    reason, known = HTTPStatus(status).phrase, CIMultiDict(headers or {})
+    return Answer("POST", path, status, reason, known, content, sent=sent, sent_md5=sent_md5)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +165,8 @@ def test_a_refusal_holds_the_hash_of_what_was_refused_and_an_outage_does_not() -
     for other in (answer(400), answer(429, sent=sent), answer(403, sent=sent), answer(500, sent=sent)):
         assert "payload" not in str(error_for(other, has_effect=False))
 
-    async def file() -> AsyncIterator[bytes]:
-        yield sent
-
-    streamed = httpx.Request("PUT", "https://x.example", content=file(), headers={"Content-MD5": "/w=="})
-    assert "payload md5:ff)" in str(error_for(httpx.Response(400, request=streamed), has_effect=False))
+    streamed = answer(400, sent=None, sent_md5="/w==")
+    assert "payload md5:ff)" in str(error_for(streamed, has_effect=False))
 
 
 @pytest.mark.parametrize("body", [[], "text", None, 3, {"error": "word"}, {"error": {"message": None}}])

@@ -2,15 +2,17 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runmirror.entities import Metric
+from runmirror.entities import Batch, Metric, Param
 from runmirror.mirror import destinations, queries, queue
 from runmirror.mirror.link import Link, write_link
-from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost
+from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost, Plan
+from runmirror.runs import service as runs
 from runmirror.runs import writes
 from tests.mirror.conftest import WORKSPACE_ID
 from tests.mirror.factories import START_MS, Source, SourceRun
@@ -33,8 +35,11 @@ async def claim(
     async with engine.begin() as connection:
         await destinations.route(connection, settle=settle)
     async with engine.begin() as connection:
-        return await queue.claim(
+        live = await queue.claim(
             connection, workspace_id=workspace_id, most=most, ttl=ttl, debounce=debounce, settle=settle
+        )
+        return live + await queue.claim_past(
+            connection, workspace_id=workspace_id, most=most - len(live), ttl=ttl, backfill_rate=10
         )
 
 
@@ -74,8 +79,8 @@ async def test_a_late_worker_changes_nothing(source: Source, engine: AsyncEngine
     before, tags = await run.mirror(), await run.tags()
     for late_change in (
         lambda c: queue.renew(c, late, TTL),
-        lambda c: queue.bind(c, late, experiment_id="e", remote_run_id="r", portal_url=None, sent_upto=0),
-        lambda c: queue.note(c, late, sent_upto=9, overflow_seq=0, points={}, points_upto=0),
+        lambda c: queue.bind(c, late, Plan(), experiment_id="e", remote_run_id="r", portal_url=None),
+        lambda c: queue.note(c, late, Plan(sent_upto=9)),
         lambda c: queue.advance(c, late, watermark=9, ttl=TTL),
         lambda c: queue.finish(c, late, watermark=before.seq, info_watermark=1),
         lambda c: queue.release(c, late, wait=NOW, error="late"),
@@ -149,6 +154,43 @@ async def test_a_write_that_waits_for_finish_marks_the_run_behind_again(source: 
     assert (await run.tags())[queue.STATUS_TAG] == "pending"
 
 
+async def test_a_finish_that_waits_for_a_write_leaves_the_run_due(source: Source, engine: AsyncEngine) -> None:
+    run = await source.run()
+    [lease] = await claim(engine)
+    async with engine.begin() as writer:
+        await runs.log_batch(writer, run.run_id.hex, Batch(params=(Param("p", "1"),)))
+        finishing = asyncio.create_task(finish(engine, lease, run, watermark=1))
+        await _until_blocked(engine)
+    assert not await finishing
+    assert (await run.mirror()).state == "due"
+    assert (await run.tags())[queue.STATUS_TAG] == "pending"
+
+
+async def test_only_the_first_lease_knows_that_there_is_no_remote_run(source: Source, engine: AsyncEngine) -> None:
+    """Whoever comes later has to look: the one before may have created it, and died."""
+    await source.run()
+    [first] = await claim(engine, ttl=EXPIRED)
+    [after_a_crash] = await claim(engine)
+    async with engine.begin() as connection:
+        await queue.release(connection, after_a_crash, wait=NOW)
+    [after_a_release] = await claim(engine)
+    found = [lease.may_exist for lease in (first, after_a_crash, after_a_release)]
+    assert found == [False, True, True]
+    async with engine.begin() as connection:
+        await queue.release(connection, after_a_release, wait=NOW)
+        assert await write_link(connection, Link(WORKSPACE_ID + "2"))
+        assert await write_link(connection, Link(WORKSPACE_ID))
+    [in_a_workspace_it_may_have_been_in] = await claim(engine)
+    assert in_a_workspace_it_may_have_been_in.may_exist
+    # As a server of an earlier version writes it; as it is found after a failover.
+    for token in (None, UUID(int=2**31)):
+        other = await source.run()
+        async with engine.begin() as connection:
+            writing = text("UPDATE mirrors SET lease_token = :token WHERE run_id = :run_id")
+            await connection.execute(writing, {"token": token, "run_id": other.run_id})
+        assert [lease.may_exist for lease in await claim(engine)] == [True]
+
+
 async def test_a_late_committing_write_is_not_skipped(source: Source, engine: AsyncEngine) -> None:
     """The seq gap of outboxes: a page read while a write is open never claims to hold that write."""
     run = await source.run()
@@ -213,7 +255,7 @@ async def test_linking_another_workspace_starts_anew_and_fences_off_the_old(
     [lease, lease_of_other] = await claim(engine)
     async with engine.begin() as connection:
         lease = await queue.bind(
-            connection, lease, experiment_id="e", remote_run_id="r", portal_url="https://p", sent_upto=0
+            connection, lease, Plan(), experiment_id="e", remote_run_id="r", portal_url="https://p"
         )
         await queries.save_experiment(
             connection, 0, link_id=lease.link_id, remote_experiment_id="e", remote_name="Default"

@@ -25,7 +25,8 @@ async def test_the_mirror_tells_how_it_is_doing(
     client: httpx.AsyncClient, source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
 ) -> None:
     run, poison = await source.run(), await source.run()
-    await run.log(metrics=points("m", 30))
+    for logged in (run, poison):
+        await logged.log(metrics=points("m", 30))
     target.failures.append(Failure("log_batch", TargetRejected("refused"), times=9, run_id=poison.run_id.hex))
     await worker.drain()
     told = (await client.get(MIRROR)).json()

@@ -168,7 +168,8 @@ async def test_a_poisoned_run_is_set_aside_and_the_others_flow(
     poison, healthy = await source.run("poison"), await source.run("healthy")
     refusal = Failure("log_batch", TargetRejected("not this run"), times=99, run_id=poison.run_id.hex)
     target.failures.append(refusal)
-    await healthy.log(metrics=points("m", 3))
+    for run in (poison, healthy):
+        await run.log(metrics=points("m", 3))
     await worker.drain()
     mirror = await poison.mirror()
     assert (mirror.state, mirror.last_error) == ("quarantined", "not this run")
@@ -189,6 +190,8 @@ async def test_an_outage_costs_no_run_an_attempt(
     source: Source, target: MemoryTarget, worker: Worker, error: Exception
 ) -> None:
     runs = [await source.run(f"run {n}") for n in range(6)]
+    for run in runs:
+        await run.log(metrics=points("m", 3))
     target.failures.append(Failure("log_batch", error, times=7))
     await worker.drain()
     for run in runs:
@@ -201,6 +204,7 @@ async def test_a_run_that_alone_makes_the_workspace_fail_does_not_stop_the_other
     source: Source, target: MemoryTarget, worker: Worker
 ) -> None:
     cursed = await source.run("cursed")
+    await cursed.log(metrics=points("m", 3))
     others = [await source.run(f"run {n}") for n in range(8)]
     target.failures.append(Failure("log_batch", TargetUnavailable("500"), times=-1, run_id=cursed.run_id.hex))
     running = asyncio.create_task(worker.run())
@@ -351,7 +355,7 @@ async def test_unknown_parents_and_circles_hold_nobody_up(source: Source, target
 async def test_a_parent_that_was_set_aside_holds_nobody_up(
     source: Source, target: MemoryTarget, worker: Worker
 ) -> None:
-    target.failures.append(Failure("create_run", TargetRejected("not this one")))
+    target.failures.append(Failure("create_run", TargetRejected("not this one"), times=2))
     parent = await source.run("parent")
     await worker.drain()
     child = await source.run("child", **{PARENT: parent.run_id.hex})

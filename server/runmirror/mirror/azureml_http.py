@@ -1,17 +1,13 @@
 """One HTTP client for Azure ML and its blobs: tokens in, errors of `runmirror.mirror.target` out."""
 
-import asyncio
 import base64
 import hashlib
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
-from runmirror import __version__
+from runmirror.mirror.azureml_transport import Answer, Transport
 from runmirror.mirror.credentials import Tokens
 from runmirror.mirror.pace import Pace
 from runmirror.mirror.redact import redact
@@ -33,8 +29,6 @@ BLOB_SUFFIXES = (
 )  # fmt: skip
 _NO_REFUSALS = frozenset({401, 403, 408, 425, 429})  # 4xx that are no fault of what was sent
 _LONGEST_ID = 100
-# The request never left: no connection, none free, or the proxy refused.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 class Refused(TargetRejected):
@@ -59,17 +53,10 @@ class AzureClient:
     def __init__(self, settings: Settings, tokens: Tokens) -> None:
         self._tokens = tokens
         self._pace = Pace()
-        self._total_s = settings.mirror_timeout.total_seconds()
-        connections = settings.mirror_concurrency * (1 + settings.mirror_artifact_concurrency)
-        self._http = httpx.AsyncClient(
-            verify=ssl.create_default_context(cafile=settings.ca_bundle),
-            timeout=self._total_s,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={"User-Agent": f"runmirror/{__version__}"},
-        )
+        self._transport = Transport(settings)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._transport.close()
 
     async def call(
         self,
@@ -85,11 +72,13 @@ class AzureClient:
         content = None if body is None else _written(body)
         headers = {} if content is None else {"Content-Type": "application/json"}
 
-        async def send(token: str) -> httpx.Response:
+        async def send(token: str) -> Answer:
             signed = {**headers, "Authorization": f"Bearer {token}"}
-            request = self._http.build_request(method, url, params=params, headers=signed, content=content)
             await self._pace.turn()
-            answer = await self._answer(guard, request, has_effect=has_effect)
+            guard()
+            answer = await self._transport.send(
+                method, url, headers=signed, params=params, content=content, has_effect=has_effect
+            )
             self._pace.heard(answer.status_code)
             return answer
 
@@ -109,15 +98,15 @@ class AzureClient:
         *,
         headers: Mapping[str, str] | None = None,
         content: bytes | AsyncIterator[bytes] | None = None,
-    ) -> httpx.Response:
+    ) -> Answer:
         """Ask Blob storage, by a URL that is its own credential; a credential that is refused is `Refused` too."""
         host = urlsplit(url).hostname or ""
         if not url.startswith("https://") or not host.endswith(BLOB_SUFFIXES):
             raise TargetUnavailable(f"the artifact service named the host {host!r}, which is not Azure Blob storage")
-        request = self._http.build_request(
-            method, url, headers={"x-ms-version": "2021-08-06", **(headers or {})}, content=content
+        guard()
+        answer = await self._transport.send(
+            method, url, headers={"x-ms-version": "2021-08-06", **(headers or {})}, content=content, has_effect=False
         )
-        answer = await self._answer(guard, request, has_effect=False)
         if answer.is_success:
             return answer
         if answer.status_code in {401, 403}:
@@ -125,32 +114,20 @@ class AzureClient:
             raise Refused(text, status=answer.status_code, code=code)
         raise error_for(answer, has_effect=False)
 
-    async def _answer(self, guard: Guard, request: httpx.Request, *, has_effect: bool) -> httpx.Response:
-        place = f"{request.method} {request.url.copy_with(query=None)}"
-        guard()
-        try:
-            async with asyncio.timeout(self._total_s):
-                return await self._http.send(request)
-        except _NOT_SENT as error:
-            raise TargetUnavailable(f"{place}: {redact(str(error)) or type(error).__name__}") from None
-        except (httpx.TransportError, TimeoutError) as error:
-            text = f"{place}: no answer ({redact(str(error)) or type(error).__name__})"
-            raise TargetUnavailable(text, uncertain=has_effect) from None
 
-
-def _object(answer: httpx.Response, *, has_effect: bool) -> Json:
+def _object(answer: Answer, *, has_effect: bool) -> Json:
     """A JSON object; an empty body is an empty one."""
     try:
         found = answer.json() if answer.content else {}
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        text = f"{answer.request.method} {answer.request.url.path}: the answer is not a JSON object"
+        text = f"{answer.method} {answer.path}: the answer is not a JSON object"
         raise TargetUnavailable(text, uncertain=has_effect)
     return found
 
 
-def error_for(answer: httpx.Response, *, has_effect: bool) -> TargetError:
+def error_for(answer: Answer, *, has_effect: bool) -> TargetError:
     """What an answer that is no success means."""
     status = answer.status_code
     code, text = _explain(answer)
@@ -164,7 +141,7 @@ def error_for(answer: httpx.Response, *, has_effect: bool) -> TargetError:
     return Refused(text, status=status, code=code)
 
 
-def _explain(answer: httpx.Response) -> tuple[str, str]:
+def _explain(answer: Answer) -> tuple[str, str]:
     """Code and message of an error, in whichever of Azure's shapes it is told."""
     try:
         body = answer.json()
@@ -175,7 +152,7 @@ def _explain(answer: httpx.Response) -> tuple[str, str]:
     error = error if isinstance(error, dict) else {}
     code = body.get("error_code") or error.get("Code") or error.get("code") or answer.headers.get("x-ms-error-code")
     message = error.get("Message") or error.get("message") or body.get("message") or answer.reason_phrase
-    place = f"{answer.request.method} {answer.request.url.path.rpartition('/workspaces/')[2]}"
+    place = f"{answer.method} {answer.path.rpartition('/workspaces/')[2]}"
     facts = [f"HTTP {answer.status_code} to {place}"]
     facts += [f"request id {request_id}"] if (request_id := _request_id(body, answer.headers)) else []
     facts += [f"payload {digest}"] if (digest := _payload_digest(answer)) else []
@@ -199,17 +176,14 @@ def _request_id(body: Json, headers: Mapping[str, str]) -> str | None:
     return next((str(found)[:_LONGEST_ID] for found in told if found), None)
 
 
-def _payload_digest(answer: httpx.Response) -> str | None:
+def _payload_digest(answer: Answer) -> str | None:
     """Of what is refused for good: whether the same is sent again later, or something else."""
     if not 400 <= answer.status_code < 500 or answer.status_code in _NO_REFUSALS:
         return None
-    try:
-        content = answer.request.content
-    except httpx.RequestNotRead:
+    if answer.sent is None:
         # A file that was streamed, which says itself what it is.
-        md5 = answer.request.headers.get("content-md5")
-        return None if md5 is None else f"md5:{base64.b64decode(md5).hex()}"
-    return _digest(content) if content else None
+        return None if answer.sent_md5 is None else f"md5:{base64.b64decode(answer.sent_md5).hex()}"
+    return _digest(answer.sent) if answer.sent else None
 
 
 def _digest(content: bytes) -> str:

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
-
 from runmirror.entities import LifecycleStage, Metric, RunStatus
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
+from runmirror.mirror.azureml_transport import Answer
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.target import RemoteRun, RunState, TargetUnauthorized, TargetUnavailable
 from runmirror.mirror.verify.reader import RemoteContent, RemoteCopy
@@ -140,7 +139,7 @@ class AzureMLReader:
         url = f"{self._artifacts_url(run)}/contentinfo"
         return str((await self._client.call(_anytime, "GET", url, params={"path": path})).get("contentUri"))
 
-    async def _blob(self, method: str, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    async def _blob(self, method: str, url: str, headers: dict[str, str] | None = None) -> Answer:
         try:
             return await self._client.blob(_anytime, method, url, headers=headers)
         except Refused as error:

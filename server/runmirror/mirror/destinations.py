@@ -90,7 +90,8 @@ _ROUTE = text(rf"""
     kept AS (
         UPDATE mirrors m SET
             unrouted = NULL,
-            state = CASE WHEN m.state <> 'off' THEN m.state WHEN m.lease_token IS NULL THEN 'due' ELSE 'leased' END,
+            state = CASE
+                WHEN m.state <> 'off' THEN m.state WHEN m.lease_expires_at IS NULL THEN 'due' ELSE 'leased' END,
             backfill = CASE WHEN m.state = 'off' THEN w.is_past ELSE m.backfill END,
             attempt = CASE WHEN m.state = 'off' THEN 0 ELSE m.attempt END,
             due_at = CASE WHEN m.state = 'off' THEN GREATEST(m.due_at, now()) ELSE m.due_at END,

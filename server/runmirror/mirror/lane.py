@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
@@ -82,7 +82,7 @@ class Lane:
         """Give up at once, in the middle of a page, what was switched off or sent elsewhere."""
         if not self._leases:
             return
-        async with self._engine.connect() as connection:
+        async with self._tools.one_statement() as connection:
             lost = await queue.lost(connection, list(self._leases.values()))
         for run_id in lost & self.running.keys():
             self.running[run_id].cancel()
@@ -129,35 +129,32 @@ class Lane:
         room = (1 if self._outage else self._settings.mirror_concurrency) - len(self.running)
         if room <= 0:
             return poll_s
-        # However long runs of the past take, they do not take every place.
-        of_the_past = sum(lease.backfill for lease in self._leases.values())
-        most_past = max(self._settings.mirror_concurrency - 1, 1) - of_the_past
         asked_at = clock_s()
-        async with self._engine.begin() as connection:
-            leases = await queue.claim(
+        async with self._tools.one_statement() as connection:
+            live = await queue.claim(
                 connection,
                 workspace_id=self.link.workspace_id,
                 most=room,
                 ttl=self._settings.mirror_lease,
                 debounce=self._debounce,
                 settle=self._settings.mirror_settle,
-                backfill_rate=self._settings.mirror_backfill_rate,
-                most_past=most_past,
                 turns=await self._turns.take(connection, room, self._debounce),
             )
-        self._turns.claimed(len(leases), room)
-        for lease in leases:
-            self._leases[lease.run_id] = lease
-            task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
-            self.running[lease.run_id] = task
-        if len(leases) == room:
+        self._turns.claimed(len(live), room)
+        self._start(target, live, asked_at)
+        await self._tools.write_tally()
+        # However long runs of the past take, they do not take every place.
+        of_the_past = sum(lease.backfill for lease in self._leases.values())
+        most_past = max(self._settings.mirror_concurrency - 1, 1) - of_the_past
+        past = await self._claim_past(target, min(room - len(live), most_past))
+        if len(live) + past == room:
             return poll_s
         if self._outage and not self.running:
             await self._probe(target)
             return self._outage.pause_s
         # When the past has all its places, the end of one of its runs wakes the lane.
-        is_full = most_past <= sum(lease.backfill for lease in leases)
-        async with self._engine.connect() as connection:
+        is_full = most_past <= past
+        async with self._tools.one_statement() as connection:
             seconds = await queue.seconds_to_next(
                 connection,
                 debounce=self._debounce,
@@ -166,6 +163,28 @@ class Lane:
                 backfill_rate=0 if is_full else self._settings.mirror_backfill_rate,
             )
         return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
+
+    async def _claim_past(self, target: Target, most: int) -> int:
+        """Start up to `most` runs of the past, those that are live being started; how many."""
+        if most <= 0:
+            return 0
+        asked_at = clock_s()
+        async with self._tools.one_statement() as connection:
+            leases = await queue.claim_past(
+                connection,
+                workspace_id=self.link.workspace_id,
+                most=most,
+                ttl=self._settings.mirror_lease,
+                backfill_rate=self._settings.mirror_backfill_rate,
+            )
+        self._start(target, leases, asked_at)
+        return len(leases)
+
+    def _start(self, target: Target, leases: Sequence[Lease], asked_at: float) -> None:
+        for lease in leases:
+            self._leases[lease.run_id] = lease
+            task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
+            self.running[lease.run_id] = task
 
     async def _opened_target(self) -> Target | None:
         """The workspace, ready to be written to; None during an outage."""

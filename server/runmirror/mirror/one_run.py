@@ -1,7 +1,8 @@
 """Mirrors one leased run: page by page, the state last.
 
 What is true whenever this process dies:
-- the remote run is found again by its tag, and known by its id from `bind` on;
+- the remote run is found again by its tag, and known by its id from `bind` on; that there may be one to be found is
+  known from the first claim on;
 - what goes to the overflow file is written down before anything of its page is sent;
 - before metrics and inputs leave, `sent_upto` says so, and the next worker reads back what arrived;
 - everything else (params, tags, files, state) may be sent twice and is the same after it.
@@ -11,8 +12,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -36,7 +39,7 @@ from runmirror.mirror.limits import Limits, cut
 from runmirror.mirror.overflow import Overflowing, Translation
 from runmirror.mirror.overflow_file import OverflowFile
 from runmirror.mirror.queries import Input, Page, Source
-from runmirror.mirror.queue import ADOPTION_SEQ, Lease, LeaseLost
+from runmirror.mirror.queue import ADOPTION_SEQ, Lease, LeaseLost, Plan
 from runmirror.mirror.readback import ReadBack
 from runmirror.mirror.target import (
     NewRun,
@@ -50,7 +53,7 @@ from runmirror.mirror.target import (
     Target,
     TargetRejected,
 )
-from runmirror.mirror.throughput import Sent
+from runmirror.mirror.throughput import Sent, Tally
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,7 +69,7 @@ _OWN_TAGS = (
 _INPUTS_PER_REQUEST = 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tools:
     """What the worker hands to every run."""
 
@@ -75,6 +78,22 @@ class Tools:
     store: Store
     worker_id: UUID
     is_stopping: Callable[[], bool]
+    tally: Tally = field(default_factory=Tally)
+
+    def one_statement(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection for what is one statement, which begins and commits by itself: one round trip, not three."""
+        return self._autocommit.connect()
+
+    async def write_tally(self, *, at_once: bool = False) -> None:
+        """For the status page, once a second or so, or what is left of it at the end."""
+        sent = self.tally.take(at_once=at_once)
+        if sent is not None:
+            async with self.one_statement() as connection:
+                await throughput.record(connection, self.worker_id, sent)
+
+    @cached_property
+    def _autocommit(self) -> AsyncEngine:
+        return self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 class OneRun:
@@ -91,15 +110,16 @@ class OneRun:
         # Metrics above the watermark and up to here may stand in the target already.
         self._uncertain_upto = lease.sent_upto
         self._told: RunState | None = None  # what the target is known to have as the run's state
+        self._created_with: tuple[Tag, ...] = ()
         self._limits = Limits.of(tools.settings)
         self._partial = False
         self._overflow_seq = 0
 
     async def mirror(self) -> None:
         """Send all there is; let go of the run in the end, or between two pages when the worker stops."""
-        self._limits = await self._known_limits()
         while True:
             page = await self._read_page()
+            self._limits = Limits.of(self._settings, page.learned_limits)
             try:
                 if await self._mirror_page(page):
                     return
@@ -110,7 +130,7 @@ class OneRun:
 
     async def _mirror_page(self, page: Page) -> bool:
         """Whether the lease is given back."""
-        remote = await self._remote_run(page.source)
+        remote = await self._remote_run(page)
         wait = None
         try:
             translation = await self._decide(page, remote)
@@ -124,72 +144,86 @@ class OneRun:
             if await self._was_deleted(remote):
                 raise RunRestored("the run was deleted in the workspace, and is restored") from None
             raise
-        async with self._tools.engine.begin() as connection:
-            if page.is_last:
-                await self._finish(connection, page, sent, wait)
-                return True
+        if page.is_last:
+            await self._finish(page, sent, wait)
+            return True
+        async with self._tools.one_statement() as connection:
             ttl = self._settings.mirror_lease
             self._lease = await queue.advance(connection, self._lease, watermark=page.upto, ttl=ttl)
-            await throughput.record(connection, self._tools.worker_id, sent)
-            if self._tools.is_stopping():
+        self._tools.tally.add(sent)
+        if self._tools.is_stopping():
+            async with self._tools.one_statement() as connection:
                 await queue.release(connection, self._lease, wait=_NOW)
-                return True
+            return True
         return False
-
-    async def _known_limits(self) -> Limits:
-        async with self._tools.engine.connect() as connection:
-            learned = await overflow_queries.learned_limits(connection, self._lease.link_id)
-        return Limits.of(self._settings, learned)
 
     async def _learn(self, error: OverLimit, page: Page) -> None:
         """Keep to a limit from now on, all runs alike; the page begins anew, and some of it may have arrived."""
         log.warning("the workspace's limit %r is %d: %s", error.name, error.limit, error)
         async with self._tools.engine.begin() as connection:
             await overflow_queries.learn_limit(connection, self._lease.link_id, error.name, error.limit)
-        self._limits = await self._known_limits()
         self._uncertain_upto = max(self._uncertain_upto, page.upto)
         # What of the page arrived is read back, and reads lag behind writes.
         await asyncio.sleep(self._settings.mirror_settle.total_seconds())
 
     async def _read_page(self) -> Page:
-        async with self._tools.engine.connect() as connection:
+        async with self._tools.one_statement() as connection:
             page = await queries.read_page(connection, self._lease, self._settings.mirror_page_rows)
         if page is None:
             raise LeaseLost(self._lease.run_id.hex)
         return page
 
-    async def _remote_run(self, source: Source) -> RemoteRun:
-        """The run in the workspace: as remembered, else found by its tag, else created."""
-        lease = self._lease
+    async def _remote_run(self, page: Page) -> RemoteRun:
+        """The run in the workspace: as remembered, else found by its tag, else created.
+
+        A new one is remembered by `_decide`, together with what is about to be sent. Nobody looks for a run that
+        cannot be there, because this lease is the first.
+        """
+        lease, source = self._lease, page.source
         if lease.remote_run_id is not None and lease.remote_experiment_id is not None:
             return RemoteRun(lease.remote_experiment_id, lease.remote_run_id)
         experiment_id = source.remote_experiment_id or await self._remote_experiment(source)
-        remote = await self._target.find_run(experiment_id, source.run_id.hex)
-        if remote is None:
-            name = cut(source.state.name, self._limits.run_name)
-            is_renamed = self._experiment_name(source) != source.experiment_name
-            new = NewRun(
-                source.run_id.hex, name, source.user_id, source.start_time_ms, self._settings.mirror_source,
-                parent_run_id=await self._parent(source),
-                experiment_name=cut(source.experiment_name, self._limits.tag_value) if is_renamed else None,
-            )  # fmt: skip
+        if lease.may_exist:
+            remote = await self._target.find_run(experiment_id, source.run_id.hex)
+            if remote is not None:
+                # Created before a crash, or when this workspace was linked once before: then it has metrics as well.
+                self._uncertain_upto = source.seq
+                return remote
+        return await self._create(experiment_id, page)
+
+    async def _create(self, experiment_id: str, page: Page) -> RemoteRun:
+        source = page.source
+        name = cut(source.state.name, self._limits.run_name)
+        is_renamed = self._experiment_name(source) != source.experiment_name
+        parent_id = await self._parent(source)
+        new = NewRun(
+            source.run_id.hex, name, source.user_id, source.start_time_ms, self._settings.mirror_source,
+            parent_run_id=parent_id,
+            experiment_name=cut(source.experiment_name, self._limits.tag_value) if is_renamed else None,
+            tags=self._first_tags(page, parent_id),
+        )  # fmt: skip
+        try:
             remote = await self._target.create_run(experiment_id, new)
-            self._told = RunState(name, RunStatus.RUNNING, None, LifecycleStage.ACTIVE)
-        else:
-            # Created before a crash, or when this workspace was linked once before: then it has metrics as well.
-            self._uncertain_upto = source.seq
-        async with self._tools.engine.begin() as connection:
-            self._lease = await queue.bind(
-                connection,
-                lease,
-                experiment_id=remote.experiment_id,
-                remote_run_id=remote.run_id,
-                portal_url=self._target.portal_url(remote),
-                sent_upto=self._uncertain_upto,
-            )
+        except TargetRejected as error:
+            if isinstance(error, OverLimit) or not new.tags:
+                raise
+            # Perhaps for one of the tags: which one is found out when they follow by themselves.
+            new = replace(new, tags=())
+            remote = await self._target.create_run(experiment_id, new)
+        self._lease, self._created_with = replace(self._lease, may_exist=True), new.tags
+        self._told = RunState(name, RunStatus.RUNNING, None, LifecycleStage.ACTIVE)
         return remote
 
+    def _first_tags(self, page: Page, parent_id: str | None) -> tuple[Tag, ...]:
+        """The tags that a run can be created with: all that the page has, if there is no question of their places."""
+        if overflow_queries.may_exceed_tags(page, self._limits, len(_OWN_TAGS)):
+            return ()
+        tags = nested.renamed(page.tags, parent_id)
+        return tags if len(tags) + len(_OWN_TAGS) <= self._limits.tags_per_request else ()
+
     async def _parent(self, source: Source) -> str | None:
+        if source.parent_run_id is None:
+            return None
         try:
             async with self._tools.engine.connect() as connection:
                 return await nested.remote_parent(connection, source.run_id, source.parent_run_id)
@@ -217,30 +251,43 @@ class OneRun:
 
     async def _decide(self, page: Page, remote: RemoteRun) -> Translation:
         """Sort the page into what the target holds and what not, and write that down before anything is sent."""
+        native_tags = None
+        if overflow_queries.may_exceed_tags(page, self._limits, len(_OWN_TAGS)):
+            if self._lease.remote_run_id is None:
+                async with self._tools.one_statement() as connection:
+                    await self._bind(connection, remote, Plan(self._uncertain_upto))
+            native_tags = frozenset(await self._target.tag_keys(remote))
         async with self._tools.engine.connect() as connection:
             held = await overflow_queries.read_held(connection, page, self._limits)
-            ask = await overflow_queries.may_exceed_tags(connection, page, self._limits, len(_OWN_TAGS))
-        if ask:
-            held = replace(held, native_tags=frozenset(await self._target.tag_keys(remote)))
+        held = replace(held, native_tags=native_tags)
         translation = overflow.translate(page, held, self._limits, reserved_tags=_OWN_TAGS)
         self._partial = bool(held.overflowing.keys() - set(translation.removed) or translation.added)
         self._overflow_seq = max(page.source.overflow.seq, page.upto if translation.changes_file else 0)
         has_effect = bool(translation.points or translation.inputs)
-        if translation.changes_file or (has_effect and page.upto > self._lease.sent_upto):
-            async with self._tools.engine.begin() as connection:
-                self._lease = await queue.note(
-                    connection,
-                    self._lease,
-                    sent_upto=page.upto if has_effect else 0,
-                    overflow_seq=self._overflow_seq,
-                    points=translation.counts,
-                    points_upto=page.upto,
-                )
+        is_new = self._lease.remote_run_id is None
+        if is_new or translation.changes_file or (has_effect and page.upto > self._lease.sent_upto):
+            sent_upto = max(page.upto if has_effect else 0, self._uncertain_upto if is_new else 0)
+            plan = Plan(sent_upto, self._overflow_seq, translation.counts, page.upto)
+            begin = self._tools.engine.begin if translation.changes_file else self._tools.one_statement
+            async with begin() as connection:
+                if is_new:
+                    await self._bind(connection, remote, plan)
+                else:
+                    self._lease = await queue.note(connection, self._lease, plan)
                 await overflow_queries.record(connection, page.source.run_id, translation)
                 if translation.added:
-                    overflowed = Sent(overflowed=len(translation.added))
-                    await throughput.record(connection, self._tools.worker_id, overflowed)
+                    self._tools.tally.add(Sent(overflowed=len(translation.added)))
         return translation
+
+    async def _bind(self, connection: AsyncConnection, remote: RemoteRun, plan: Plan) -> None:
+        self._lease = await queue.bind(
+            connection,
+            self._lease,
+            plan,
+            experiment_id=remote.experiment_id,
+            remote_run_id=remote.run_id,
+            portal_url=self._target.portal_url(remote),
+        )
 
     async def _send(self, page: Page, remote: RemoteRun, translation: Translation) -> Sent:
         if _was_born_there(page.source, remote) and self._lease.watermark <= ADOPTION_SEQ:
@@ -257,6 +304,8 @@ class OneRun:
             if not is_new and nested.PARENT_TAG not in {tag.key for tag in tags}:
                 # The parent it had before may stand there.
                 await self._target.delete_tag(remote, nested.PARENT_TAG)
+        created_with, self._created_with = self._created_with, ()
+        tags = tuple(tag for tag in tags if tag not in created_with)
         harmless = Tag("runmirror.source", self._settings.mirror_source)
         delivery = Delivery(self._target, remote, self._limits, read_back.missing, harmless)
         metrics = [point.metric for point in points]
@@ -285,12 +334,10 @@ class OneRun:
         """The target does not take these one by one either: they belong in the file as well."""
         self._partial, self._overflow_seq = True, page.upto
         async with self._tools.engine.begin() as connection:
-            self._lease = await queue.note(
-                connection, self._lease, sent_upto=0, overflow_seq=page.upto, points=translation.counts,
-                points_upto=page.upto,
-            )  # fmt: skip
+            plan = Plan(0, page.upto, translation.counts, page.upto)
+            self._lease = await queue.note(connection, self._lease, plan)
             await overflow_queries.record_refused(connection, page.source.run_id, refused)
-            await throughput.record(connection, self._tools.worker_id, Sent(overflowed=len(refused)))
+        self._tools.tally.add(Sent(overflowed=len(refused)))
 
     async def _send_inputs(self, inputs: Sequence[Input], remote: RemoteRun) -> list[Overflowing]:
         """Those that the target refuses by themselves are returned."""
@@ -379,12 +426,13 @@ class OneRun:
             await self._target.set_hidden(remote, False)
         return True
 
-    async def _finish(self, connection: AsyncConnection, page: Page, sent: Sent, wait: timedelta | None) -> None:
-        current = await queue.finish(
-            connection, self._lease, watermark=page.upto, info_watermark=page.source.info_seq, partial=self._partial,
-            wait=wait,
-        )  # fmt: skip
-        await throughput.record(connection, self._tools.worker_id, Sent(sent.points, sent.bytes, runs=1))
+    async def _finish(self, page: Page, sent: Sent, wait: timedelta | None) -> None:
+        async with self._tools.one_statement() as connection:
+            current = await queue.finish(
+                connection, self._lease, watermark=page.upto, info_watermark=page.source.info_seq,
+                partial=self._partial, wait=wait,
+            )  # fmt: skip
+        self._tools.tally.add(replace(sent, runs=1))
         # A run that is being written comes by once a second or so: that is nothing to tell.
         level = logging.INFO if current else logging.DEBUG
         log.log(level, "run %s mirrored up to write %d", page.source.run_id.hex, page.upto)

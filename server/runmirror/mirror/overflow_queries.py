@@ -11,13 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runmirror.entities import Metric
 from runmirror.mirror.limits import Limits
 from runmirror.mirror.overflow import Held, Overflowing, Translation, too_long_tag
-from runmirror.mirror.queries import Page
+from runmirror.mirror.queries import IS_THING, Page
 
-# Rows of these kinds tell where in the write `from_seq` a metric's points begin to overflow.
 _SINCE = "_since"
-_IS_THING = "kind NOT IN ('points_since', 'nan_since')"
-
-_OVERFLOWING = text(f"SELECT kind, key, from_seq FROM mirror_overflows WHERE run_id = :run_id AND {_IS_THING}")
 
 _DIVIDED = text("""
     SELECT replace(kind, '_since', '') AS kind, key, from_seq, reason FROM mirror_overflows
@@ -47,10 +43,6 @@ _INPUTS = text(f"""
     ORDER BY i.seq, d.name, d.digest LIMIT :most
 """)
 
-_COUNT_TAGS = text("""
-    SELECT count(*) FROM tags WHERE run_id = :run_id AND value IS NOT NULL AND NOT starts_with(key, 'runmirror.')
-""")
-
 _KINDS, _KEYS = bindparam("kinds", type_=ARRAY(Text)), bindparam("keys", type_=ARRAY(Text))
 
 _REMOVE = text("""
@@ -67,7 +59,7 @@ _ADD = text("""
     _KINDS, _KEYS, bindparam("seqs", type_=ARRAY(Integer)), bindparam("reasons", type_=ARRAY(Text))
 )  # fmt: skip
 
-_LEARNED = text("SELECT name, value FROM mirror_limits WHERE link_id = :link_id")
+_OVERFLOWING = text("SELECT kind, key, from_seq FROM mirror_overflows WHERE run_id = :run_id")
 
 _LEARN = text("""
     INSERT INTO mirror_limits (link_id, name, value) VALUES (:link_id, :name, :value)
@@ -77,11 +69,11 @@ _LEARN = text("""
 
 _REPORT = text(f"""
     SELECT kind, key, from_seq, reason FROM mirror_overflows
-    WHERE run_id = :run_id AND {_IS_THING} ORDER BY kind, from_seq, key LIMIT :most
+    WHERE run_id = :run_id AND {IS_THING} ORDER BY kind, from_seq, key LIMIT :most
 """)
 
 _COUNTS = text(f"""
-    SELECT kind, count(*) AS number FROM mirror_overflows WHERE run_id = :run_id AND {_IS_THING}
+    SELECT kind, count(*) AS number FROM mirror_overflows WHERE run_id = :run_id AND {IS_THING}
     GROUP BY kind ORDER BY kind
 """)
 
@@ -101,30 +93,37 @@ async def decided(connection: AsyncConnection, run_id: UUID) -> dict[tuple[str, 
 
 
 async def read_held(connection: AsyncConnection, page: Page, limits: Limits) -> Held:
-    """What is decided of the run, and who has a place, for the kinds that the page holds."""
+    """What is decided of the run, and who has a place, for the kinds that the page holds.
+
+    Where a run has no more of a kind than the target takes, everything has a place, and nothing is asked.
+    """
     run: dict[str, object] = {"run_id": page.source.run_id}
-    held = Held(
-        await decided(connection, page.source.run_id),
-        points=page.source.overflow.points,
-        points_upto=page.source.overflow.points_upto,
-    )
-    lengths = {"longest_key": limits.param_key, "longest_value": limits.param_value, "most": limits.params}
-    params = await connection.scalars(_PARAMS, run | lengths) if page.params else ()
-    lengths = {"longest_key": limits.metric_key, "most": limits.metrics}
-    metrics = await connection.scalars(_METRICS, run | lengths) if page.points else ()
-    inputs = await connection.scalars(_INPUTS, run | {"most": limits.inputs}) if page.inputs else ()
-    return Held(
-        held.overflowing, frozenset(params), frozenset(metrics), frozenset(inputs), held.points, held.points_upto
-    )  # fmt: skip
+    held, params, metrics, inputs = page.held, set[str](), set[str](), set[str]()
+    if held.params <= limits.params:
+        params.update(param.key for param in page.params)
+    elif page.params:
+        lengths = {"longest_key": limits.param_key, "longest_value": limits.param_value, "most": limits.params}
+        params.update(await connection.scalars(_PARAMS, run | lengths))
+    if held.metrics <= limits.metrics:
+        metrics.update(point.metric.key for point in page.points)
+    elif page.points:
+        lengths = {"longest_key": limits.metric_key, "most": limits.metrics}
+        metrics.update(await connection.scalars(_METRICS, run | lengths))
+    if held.inputs <= limits.inputs:
+        inputs.update(given.dataset_id for given in page.inputs)
+    elif page.inputs:
+        inputs.update(await connection.scalars(_INPUTS, run | {"most": limits.inputs}))
+    counted = page.source.overflow
+    return Held(page.overflowing, params, metrics, inputs, counted.points, counted.points_upto)
 
 
-async def may_exceed_tags(connection: AsyncConnection, page: Page, limits: Limits, reserved: int) -> bool:
+def may_exceed_tags(page: Page, limits: Limits, reserved: int) -> bool:
     """Whether it has to be known which tags stand in the target to tell which of the page's can."""
     if not page.tags:
         return False
     if any(too_long_tag(tag, page, limits) for tag in page.tags):
         return True
-    return (await connection.scalar(_COUNT_TAGS, {"run_id": page.source.run_id}) or 0) + reserved > limits.tags
+    return page.held.tags + reserved > limits.tags
 
 
 async def record(connection: AsyncConnection, run_id: UUID, translation: Translation) -> None:
@@ -159,10 +158,6 @@ async def divided(connection: AsyncConnection, run_id: UUID) -> dict[tuple[str, 
 def _place(metric: Metric) -> str:
     """Where a point stands among those of its metric in one write."""
     return json.dumps([metric.step, metric.timestamp_ms, repr(metric.value)])
-
-
-async def learned_limits(connection: AsyncConnection, link_id: int) -> dict[str, int]:
-    return {row.name: row.value for row in await connection.execute(_LEARNED, {"link_id": link_id})}
 
 
 async def learn_limit(connection: AsyncConnection, link_id: int, name: str, value: int) -> None:

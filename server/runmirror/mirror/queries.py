@@ -1,5 +1,6 @@
 """What the target has not seen yet of one run, read in pages."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,8 +81,22 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """How much of each kind the whole run has; tags without the mirror's own."""
+
+    params: int = 0
+    metrics: int = 0
+    inputs: int = 0
+    tags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """Everything whose last write is above the watermark and not above `upto`; always whole writes."""
+    """Everything whose last write is above the watermark and not above `upto`; always whole writes.
+
+    With it comes what is decided already: what of the run goes to the overflow file (from which write on), and the
+    limits that the workspace was heard to have.
+    """
 
     source: Source
     upto: int
@@ -91,59 +106,82 @@ class Page:
     deleted_tags: tuple[str, ...]
     files: tuple[SourceFile, ...]
     inputs: tuple[Input, ...] = ()
+    held: Counts = Counts()
+    overflowing: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    learned_limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_last(self) -> bool:
         return self.upto == self.source.seq
 
 
-_SOURCE = text("""
-    SELECT runs.run_id, seq, info_seq, runs.name, status, end_time_ms, runs.lifecycle_stage, user_id, start_time_ms,
-        artifact_uri, azure_run_id, runs.experiment_id, experiments.name AS experiment_name,
+# Rows of the other kinds tell where in the write `from_seq` a metric's points begin to overflow.
+IS_THING = "kind NOT IN ('points_since', 'nan_since')"
+
+# One statement, so that a page is one round trip and one moment. Columns come as arrays: thousands of rows of their own
+# would cost more than all the rest. The first row that does not fit ends the page before its write; a write larger than
+# a page is a page of its own. Tags under `runmirror.` are the mirror's own, on both sides.
+_NEWS = "run_id = :run_id AND seq > :watermark"
+_PAGE = text(f"""
+    WITH run AS MATERIALIZED (SELECT * FROM runs WHERE run_id = :run_id),
+    touched AS (
+        (SELECT seq FROM metrics WHERE {_NEWS} ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM params WHERE {_NEWS} ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM tags WHERE {_NEWS} ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM artifacts WHERE {_NEWS} ORDER BY seq LIMIT :most)
+        UNION ALL
+        (SELECT seq FROM dataset_inputs WHERE {_NEWS} ORDER BY seq LIMIT :most)),
+    cut AS MATERIALIZED (
+        SELECT COALESCE(
+            (SELECT GREATEST(seq - 1, :watermark + 1) FROM touched ORDER BY seq OFFSET :most - 1 LIMIT 1),
+            (SELECT GREATEST(seq, :watermark) FROM run)) AS upto)
+    SELECT run.run_id, run.seq, info_seq, run.name, status, end_time_ms, run.lifecycle_stage, user_id, start_time_ms,
+        run.artifact_uri, run.azure_run_id, run.experiment_id, experiments.name AS experiment_name,
         mirrored_experiments.remote_experiment_id, overflow_seq, overflow_told,
-        CAST(extract(epoch FROM now() - overflow_at) AS double precision) AS overflow_age_s, points, points_upto,
-        (SELECT value FROM tags WHERE tags.run_id = runs.run_id AND key = 'mlflow.parentRunId') AS parent_run_id
-    FROM runs JOIN mirrors USING (run_id) JOIN experiments USING (experiment_id)
-        LEFT JOIN mirrored_experiments USING (experiment_id, link_id)
-    WHERE run_id = :run_id
+        CAST(extract(epoch FROM now() - overflow_at) AS double precision) AS overflow_age_s,
+        mirrors.points, points_upto,
+        (SELECT value FROM tags WHERE tags.run_id = :run_id AND key = 'mlflow.parentRunId') AS parent_run_id,
+        cut.upto, point.*, param.*, tag.*, file.*, input.*, decided.*,
+        (SELECT array_agg(name ORDER BY name) FROM mirror_limits WHERE link_id = :link_id) AS learned_names,
+        (SELECT array_agg(value ORDER BY name) FROM mirror_limits WHERE link_id = :link_id) AS learned_values,
+        (SELECT count(*) FROM params WHERE run_id = :run_id) AS params_held,
+        (SELECT count(*) FROM latest_metrics WHERE run_id = :run_id) AS metrics_held,
+        (SELECT count(*) FROM dataset_inputs WHERE run_id = :run_id) AS inputs_held,
+        (SELECT count(*) FROM tags
+         WHERE run_id = :run_id AND value IS NOT NULL AND NOT starts_with(key, 'runmirror.')) AS tags_held
+    FROM run CROSS JOIN cut JOIN mirrors ON mirrors.run_id = run.run_id
+        JOIN experiments ON experiments.experiment_id = run.experiment_id
+        LEFT JOIN mirrored_experiments ON mirrored_experiments.experiment_id = run.experiment_id
+            AND mirrored_experiments.link_id = :link_id
+        CROSS JOIN LATERAL (
+            SELECT array_agg(seq) AS point_seqs, array_agg(key) AS point_keys, array_agg(value) AS point_values,
+                array_agg(timestamp_ms) AS point_times, array_agg(step) AS point_steps
+            FROM (
+                SELECT m.seq, key, m.value, m.timestamp_ms, m.step
+                FROM metrics m JOIN latest_metrics USING (run_id, metric_id)
+                WHERE run_id = :run_id AND m.seq > :watermark AND m.seq <= cut.upto
+                ORDER BY m.seq, metric_id, m.step, m.timestamp_ms, m.value) AS ordered) AS point
+        CROSS JOIN LATERAL (
+            SELECT array_agg(key ORDER BY seq, key) AS param_keys, array_agg(value ORDER BY seq, key) AS param_values
+            FROM params WHERE {_NEWS} AND seq <= cut.upto) AS param
+        CROSS JOIN LATERAL (
+            SELECT array_agg(key ORDER BY seq, key) AS tag_keys, array_agg(value ORDER BY seq, key) AS tag_values
+            FROM tags
+            WHERE {_NEWS} AND seq <= cut.upto AND NOT starts_with(key, 'runmirror.')
+        ) AS tag
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS files FROM artifacts
+            WHERE {_NEWS} AND seq <= cut.upto AND NOT deleted) AS file
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS inputs FROM dataset_inputs
+            WHERE {_NEWS} AND seq <= cut.upto) AS input
+        CROSS JOIN LATERAL (
+            SELECT array_agg(kind) AS out_kinds, array_agg(key) AS out_keys, array_agg(from_seq) AS out_seqs
+            FROM mirror_overflows WHERE run_id = :run_id AND {IS_THING}) AS decided
 """).columns(points=JSONB)
-
-# The first row that does not fit ends the page before its write; a write larger than a page is a page of its own.
-_CUT = text("""
-    WITH touched AS (
-        (SELECT seq FROM metrics WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
-        UNION ALL
-        (SELECT seq FROM params WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
-        UNION ALL
-        (SELECT seq FROM tags WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
-        UNION ALL
-        (SELECT seq FROM artifacts WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
-        UNION ALL
-        (SELECT seq FROM dataset_inputs
-         WHERE run_id = :run_id AND seq > :watermark AND seq <= :seq ORDER BY seq LIMIT :most)
-    )
-    SELECT COALESCE(
-        (SELECT GREATEST(seq - 1, :watermark + 1) FROM touched ORDER BY seq OFFSET :most - 1 LIMIT 1),
-        :seq)
-""")
-
-_POINTS = text("""
-    SELECT metrics.seq, key, metrics.value, metrics.timestamp_ms, metrics.step
-    FROM metrics JOIN latest_metrics USING (run_id, metric_id)
-    WHERE run_id = :run_id AND metrics.seq > :watermark AND metrics.seq <= :upto
-    ORDER BY metrics.seq, metric_id, metrics.step, metrics.timestamp_ms, metrics.value
-""")
-
-_PARAMS = text("""
-    SELECT key, value FROM params WHERE run_id = :run_id AND seq > :watermark AND seq <= :upto ORDER BY seq, key
-""")
-
-# Keys under `runmirror.` are the mirror's own, on both sides.
-_TAGS = text("""
-    SELECT key, value FROM tags
-    WHERE run_id = :run_id AND seq > :watermark AND seq <= :upto AND NOT starts_with(key, 'runmirror.')
-    ORDER BY seq, key
-""")
 
 _FILES = text("""
     SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, model.name,
@@ -181,36 +219,53 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
 
     A row that is overwritten while this reads has a higher seq by then: it stands in a later page.
     """
-    row = (await connection.execute(_SOURCE, {"run_id": lease.run_id})).one_or_none()
+    wanted = {
+        "run_id": lease.run_id, "watermark": lease.watermark, "most": most + 1, "link_id": lease.link_id,
+    }  # fmt: skip
+    row = (await connection.execute(_PAGE, wanted)).one_or_none()
     if row is None:
         return None
+    part = {"run_id": lease.run_id, "watermark": lease.watermark, "upto": row.upto}
+    files = (await connection.execute(_FILES, part)).all() if row.files else ()
+    inputs = (await connection.execute(_INPUTS, part)).all() if row.inputs else ()
+    tags = _zip(row.tag_keys, row.tag_values)
+    return Page(
+        _source(row),
+        row.upto,
+        points=_points(row),
+        params=tuple(itertools.starmap(Param, _zip(row.param_keys, row.param_values))),
+        tags=tuple(Tag(key, value) for key, value in tags if value is not None),
+        deleted_tags=tuple(key for key, value in tags if value is None),
+        files=tuple(SourceFile(*file) for file in files),
+        inputs=tuple(Input(read.seq, read.dataset_id.hex, dataset_input(read)) for read in inputs),
+        held=Counts(row.params_held, row.metrics_held, row.inputs_held, row.tags_held),
+        overflowing={
+            (kind, key): seq for kind, key, seq in _zip(row.out_kinds, row.out_keys, row.out_seqs)
+        },
+        learned_limits=dict(_zip(row.learned_names, row.learned_values)),
+    )  # fmt: skip
+
+
+def _source(row: Row[Any]) -> Source:
     state = RunState(row.name, RunStatus(row.status), row.end_time_ms, LifecycleStage(row.lifecycle_stage))
-    source = Source(
+    return Source(
         row.run_id, row.seq, row.info_seq, state, row.user_id, row.start_time_ms, row.artifact_uri,
         row.experiment_id, row.experiment_name, row.remote_experiment_id, row.parent_run_id,
         OverflowState(row.overflow_seq, row.overflow_told, row.overflow_age_s, row.points, row.points_upto),
         row.azure_run_id,
     )  # fmt: skip
-    upto = lease.watermark
-    if source.seq > lease.watermark:
-        limits = {"run_id": lease.run_id, "watermark": lease.watermark, "seq": source.seq, "most": most + 1}
-        upto = (await connection.execute(_CUT, limits)).scalar_one()
-    part = {"run_id": lease.run_id, "watermark": lease.watermark, "upto": upto}
-    points = await connection.execute(_POINTS, part)
-    params = await connection.execute(_PARAMS, part)
-    tags = (await connection.execute(_TAGS, part)).all()
-    files = await connection.execute(_FILES, part)
-    inputs = await connection.execute(_INPUTS, part)
-    return Page(
-        source,
-        upto,
-        points=tuple(Point(seq, Metric(key, value, at_ms, step)) for seq, key, value, at_ms, step in points),
-        params=tuple(Param(key, value) for key, value in params),
-        tags=tuple(Tag(key, value) for key, value in tags if value is not None),
-        deleted_tags=tuple(key for key, value in tags if value is None),
-        files=tuple(SourceFile(*file) for file in files),
-        inputs=tuple(Input(row.seq, row.dataset_id.hex, dataset_input(row)) for row in inputs),
-    )
+
+
+def _points(row: Row[Any]) -> tuple[Point, ...]:
+    if row.point_seqs is None:
+        return ()
+    metrics = map(Metric, row.point_keys, row.point_values, row.point_times, row.point_steps)
+    return tuple(map(Point, row.point_seqs, metrics))
+
+
+def _zip(*columns: list[Any] | None) -> list[tuple[Any, ...]]:
+    """Rows of columns, which are NULL when there are none."""
+    return [] if columns[0] is None else list(zip(*(column or () for column in columns), strict=True))
 
 
 def dataset_input(row: Row[Any]) -> DatasetInput:

@@ -36,7 +36,10 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One run, held: `sent_upto` above `watermark` says that metrics up to there were sent, perhaps."""
+    """One run, held: `sent_upto` above `watermark` says that metrics up to there were sent, perhaps.
+
+    `may_exist`: somebody may have created its remote run before, without living to write down which one it is.
+    """
 
     run_id: UUID
     token: UUID
@@ -48,12 +51,18 @@ class Lease:
     remote_run_id: str | None
     link_id: int
     backfill: bool
+    may_exist: bool = True
 
 
 ADOPTION_SEQ = 1
 """The write with which an adopted run begins: what stood in the workspace already, so it is never sent there."""
 
-_CREATE = text("INSERT INTO mirrors (run_id) VALUES (:run_id)")
+# A run with this token was never held by anybody; whoever lets go of a run, or starts it anew, leaves none at all. It
+# is the number of Postgres' timeline, which is another one after a failover or the restoring of a backup: either may
+# have forgotten that somebody held the run.
+_NEVER_HELD = "CAST(lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 32, '0') AS uuid)"
+
+_CREATE = text(f"INSERT INTO mirrors (run_id, lease_token) VALUES (:run_id, {_NEVER_HELD})")  # noqa: S608
 
 # A run of the past that is written is a live one again. A pause after a failure is not cut short.
 _WAKE = """
@@ -71,6 +80,13 @@ _ADOPT = text(f"""
         :run_id, :link_id, {ADOPTION_SEQ}, {ADOPTION_SEQ}, {ADOPTION_SEQ}, :experiment_id, :remote_run_id, :portal_url,
         CAST(:points AS jsonb), {ADOPTION_SEQ})
 """)  # noqa: S608 - a constant of ours
+
+_SET_TAGS = text("""
+    INSERT INTO tags (run_id, key, value, seq)
+    SELECT :run_id, key, value, 0 FROM unnest(CAST(:keys AS text[]), CAST(:values AS text[])) AS new (key, value)
+    ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, seq = 0
+    WHERE tags.value IS DISTINCT FROM excluded.value
+""")
 
 # A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
 _MARK_BEHIND = text(f"""
@@ -118,35 +134,38 @@ _LEASED = """
 """
 _LEASE = """
     mirrors.run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id,
-    mirrors.link_id, backfill
+    mirrors.link_id, backfill, may_exist
 """
+_MAY_EXIST = f"lease_token IS DISTINCT FROM {_NEVER_HELD} AS may_exist"
 _OF_LINK = "link_id = (SELECT link_id FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))"
 
 # What a crashed worker held comes first. It waits out `settle` as well: its last request may still be taking effect.
-# A worker that serves a workspace which is not linked any more finds nothing.
+# A worker that serves a workspace which is not linked any more finds nothing. The new token says for good that somebody
+# may have created a remote run, before anybody can try to: only who comes first may leave out the search for it.
 _CLAIM = text(f"""
     WITH expired AS (
-        SELECT run_id FROM mirrors
+        SELECT run_id, true AS may_exist FROM mirrors
         WHERE state = 'leased' AND lease_expires_at <= now() - CAST(:settle AS interval) AND unrouted IS NULL
             AND {_OF_LINK}
         ORDER BY lease_expires_at LIMIT :most
         FOR UPDATE SKIP LOCKED),
     turns AS (
-        SELECT run_id FROM mirrors
+        SELECT run_id, {_MAY_EXIST} FROM mirrors
         WHERE run_id = ANY(CAST(:turns AS uuid[])) AND state = 'due' AND NOT backfill
             AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL AND {_OF_LINK}
         LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
         FOR UPDATE SKIP LOCKED),
     due AS (
-        SELECT run_id FROM mirrors
+        SELECT run_id, {_MAY_EXIST} FROM mirrors
         WHERE state = 'due' AND NOT backfill AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL
             AND {_OF_LINK} AND run_id <> ALL(CAST(:turns AS uuid[]))
         ORDER BY due_at
         LIMIT (SELECT GREATEST(:most - (SELECT count(*) FROM expired) - (SELECT count(*) FROM turns), 0))
-        FOR UPDATE SKIP LOCKED)
-    UPDATE mirrors SET {_LEASED}
-    WHERE run_id IN (SELECT run_id FROM expired UNION ALL SELECT run_id FROM turns UNION ALL SELECT run_id FROM due)
-    RETURNING {_LEASE}
+        FOR UPDATE SKIP LOCKED),
+    taken AS (
+        SELECT run_id, may_exist FROM expired UNION ALL SELECT run_id, may_exist FROM turns
+        UNION ALL SELECT run_id, may_exist FROM due)
+    UPDATE mirrors SET {_LEASED} FROM taken WHERE mirrors.run_id = taken.run_id RETURNING {_LEASE}
 """)  # noqa: S608
 
 # The past takes what live runs leave, at the pace of the whole workspace: `backfill_at` runs after the clock, a step
@@ -166,7 +185,7 @@ _CLAIM_PAST = text(f"""
                 WHERE mirrors.link_id = mirror_links.link_id AND state = 'due' AND backfill AND due_at <= now())
             FOR UPDATE SKIP LOCKED) AS link),
     past AS (
-        SELECT run_id FROM mirrors
+        SELECT run_id, {_MAY_EXIST} FROM mirrors
         WHERE state = 'due' AND backfill AND due_at <= now() AND unrouted IS NULL
             AND link_id = (SELECT link_id FROM pace)
         ORDER BY due_at, run_id LIMIT (SELECT most FROM pace)
@@ -175,7 +194,7 @@ _CLAIM_PAST = text(f"""
         UPDATE mirror_links
         SET backfill_at = since + make_interval(secs => :step * (SELECT count(*) FROM past))
         FROM pace WHERE mirror_links.link_id = pace.link_id AND EXISTS (SELECT FROM past))
-    UPDATE mirrors SET {_LEASED} WHERE run_id IN (SELECT run_id FROM past) RETURNING {_LEASE}
+    UPDATE mirrors SET {_LEASED} FROM past WHERE mirrors.run_id = past.run_id RETURNING {_LEASE}
 """)  # noqa: S608
 
 _LOST = text("""
@@ -210,18 +229,12 @@ _NEXT = text("""
     WHERE CAST(:workspace_id AS text) IS NULL OR lower(workspace_id) = lower(CAST(:workspace_id AS text))
 """)
 
-_LOCK_RUN = text("SELECT seq FROM runs WHERE run_id = :run_id FOR NO KEY UPDATE")
 
-_SET_TAGS = text("""
-    INSERT INTO tags (run_id, key, value, seq)
-    SELECT :run_id, key, value, 0 FROM unnest(CAST(:keys AS text[]), CAST(:values AS text[])) AS new (key, value)
-    ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, seq = 0
-    WHERE tags.value IS DISTINCT FROM excluded.value
-""")
+# A run that was told to stay out, or to go elsewhere, is not worked on until that is decided.
+_FENCE = "state = 'leased' AND unrouted IS NULL"
 
 
-def _fenced(changes: str, *, fence: str = "state = 'leased' AND unrouted IS NULL") -> TextClause:
-    """A run that was told to stay out, or to go elsewhere, is not worked on until that is decided."""
+def _fenced(changes: str, *, fence: str = _FENCE) -> TextClause:
     return text(f"""
         UPDATE mirrors SET {changes}
         WHERE run_id = :run_id AND lease_token = :token AND {fence}
@@ -229,31 +242,57 @@ def _fenced(changes: str, *, fence: str = "state = 'leased' AND unrouted IS NULL
     """)  # noqa: S608 - both are constants of this module
 
 
+def _fenced_and_shown(changes: str, shown: str) -> TextClause:
+    """Both in one statement, which locks as everybody does: runs, mirrors, tags; `run.seq` is that of the locked row.
+
+    The tags have seq 0: they never start a new round of mirroring.
+    """
+    return text(f"""
+        WITH run AS MATERIALIZED (SELECT run_id, seq FROM runs WHERE run_id = :run_id FOR NO KEY UPDATE),
+        held AS (
+            UPDATE mirrors m SET {changes} FROM run
+            WHERE m.run_id = run.run_id AND lease_token = :token AND {_FENCE}
+            RETURNING m.run_id, state, partial),
+        shown AS (
+            INSERT INTO tags (run_id, key, value, seq) SELECT run_id, key, value, 0 FROM ({shown}) AS new
+            ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, seq = 0
+            WHERE tags.value IS DISTINCT FROM excluded.value)
+        SELECT state FROM held
+    """)  # noqa: S608 - constants of this module
+
+
 _LET_GO = "lease_token = NULL, lease_expires_at = NULL"
 _FAILED = """
     last_error = COALESCE(CAST(:error AS text), last_error),
     last_error_at = CASE WHEN CAST(:error AS text) IS NULL THEN last_error_at ELSE now() END"""
 _RENEW = _fenced("lease_expires_at = now() + CAST(:ttl AS interval)")
-_BIND = _fenced("""
-    remote_experiment_id = :experiment_id, remote_run_id = :remote_run_id, portal_url = :portal_url,
-    sent_upto = GREATEST(sent_upto, :sent_upto)
-""")
-_NOTE = _fenced("""
+_NOTED = """
     sent_upto = GREATEST(sent_upto, :sent_upto), overflow_seq = GREATEST(overflow_seq, :overflow_seq),
-    points = CAST(:points AS jsonb), points_upto = GREATEST(points_upto, :points_upto)
-""")
+    points = COALESCE(CAST(:points AS jsonb), points), points_upto = GREATEST(points_upto, :points_upto)"""
+_BIND = _fenced_and_shown(
+    f"""remote_experiment_id = :experiment_id, remote_run_id = CAST(:remote_run_id AS text), portal_url = :portal_url,
+    {_NOTED}""",
+    "SELECT run_id, key, value FROM held, unnest(CAST(:keys AS text[]), CAST(:values AS text[])) AS tag (key, value)",
+)
+_NOTE = _fenced(_NOTED)
 _OVERFLOW_TOLD = _fenced("overflow_told = GREATEST(overflow_told, :overflow_seq), overflow_at = now()")
 _ADVANCE = _fenced("""
     watermark = :watermark, sent_upto = GREATEST(sent_upto, :watermark), attempt = 0,
     lease_expires_at = now() + CAST(:ttl AS interval)
 """)
-_FINISH = _fenced(f"""
-    watermark = :watermark, info_watermark = :info_watermark, sent_upto = :watermark, attempt = 0, last_error = NULL,
-    last_error_at = NULL, state = CASE WHEN :current THEN 'current' ELSE 'due' END,
-    waiting = :waiting, due_at = now() + CAST(:wait AS interval), partial = :partial,
-    behind_since = CASE WHEN :current THEN NULL ELSE behind_since END, backfill = backfill AND NOT :current,
-    mirrored_at = CASE WHEN :current THEN now() ELSE mirrored_at END, {_LET_GO}
-""")
+_IS_CURRENT = "run.seq = :watermark AND CAST(:wait AS interval) IS NULL"
+_IS_WAITING = "run.seq = :watermark AND CAST(:wait AS interval) IS NOT NULL"
+_FINISH = _fenced_and_shown(
+    f"""watermark = :watermark, info_watermark = :info_watermark, sent_upto = :watermark, attempt = 0,
+    last_error = NULL, last_error_at = NULL, state = CASE WHEN {_IS_CURRENT} THEN 'current' ELSE 'due' END,
+    waiting = {_IS_WAITING}, partial = :partial,
+    due_at = now() + CASE WHEN {_IS_WAITING} THEN CAST(:wait AS interval) ELSE interval '0' END,
+    behind_since = CASE WHEN {_IS_CURRENT} THEN NULL ELSE behind_since END, backfill = backfill AND NOT ({_IS_CURRENT}),
+    mirrored_at = CASE WHEN {_IS_CURRENT} THEN now() ELSE mirrored_at END, {_LET_GO}""",
+    f"""SELECT run_id, '{STATUS_TAG}' AS key,
+        CASE WHEN state <> 'current' THEN 'pending' WHEN partial THEN 'partial' ELSE 'mirrored' END AS value
+        FROM held""",  # noqa: S608
+)
 # Letting go is always possible: of a run that is off by now as well.
 _RELEASE = _fenced(
     f"""
@@ -264,7 +303,10 @@ _RELEASE = _fenced(
 _POSTPONE = _fenced(
     f"state = 'due', due_at = now() + CAST(:wait AS interval), attempt = attempt + 1, {_FAILED}, {_LET_GO}"
 )
-_QUARANTINE = _fenced(f"state = 'quarantined', {_FAILED}, {_LET_GO}")
+_QUARANTINE = _fenced_and_shown(
+    f"state = 'quarantined', {_FAILED}, {_LET_GO}",
+    f"SELECT run_id, '{STATUS_TAG}' AS key, 'quarantined' AS value FROM held",  # noqa: S608
+)
 
 
 async def add(connection: AsyncConnection, run_id: UUID) -> None:
@@ -321,24 +363,24 @@ async def claim(
     ttl: timedelta,
     debounce: timedelta,
     settle: timedelta,
-    backfill_rate: float = 10,
-    most_past: int | None = None,
     turns: Sequence[UUID] = (),
 ) -> list[Lease]:
-    """Lease up to `most` runs that nobody holds; writes younger than `debounce` wait.
+    """Lease up to `most` live runs that nobody holds; writes younger than `debounce` wait.
 
-    Those whose turn it is come before the others, of which the longest waiting come first. Runs of the past
-    take what live ones leave, `most_past` at most and no more than `backfill_rate` a second.
+    Those whose turn it is come before the others, of which the longest waiting come first.
     """
-    ours = {"workspace_id": workspace_id, "ttl": ttl}
-    wanted = {"most": most, "debounce": debounce, "settle": settle, "turns": list(turns)}
-    rows = await connection.execute(_CLAIM, ours | wanted)
-    leases = [Lease(*row) for row in rows]
-    room = most - len(leases) if most_past is None else min(most - len(leases), most_past)
-    if room > 0 and backfill_rate > 0:
-        past = await connection.execute(_CLAIM_PAST, {**ours, "most": room, "step": 1 / backfill_rate})
-        leases += [Lease(*row) for row in past]
-    return leases
+    wanted = {"workspace_id": workspace_id, "most": most, "ttl": ttl, "debounce": debounce, "settle": settle}
+    return [Lease(*row) for row in await connection.execute(_CLAIM, wanted | {"turns": list(turns)})]
+
+
+async def claim_past(
+    connection: AsyncConnection, *, workspace_id: str, most: int, ttl: timedelta, backfill_rate: float
+) -> list[Lease]:
+    """Lease up to `most` runs of the past, which take what live ones leave: `backfill_rate` a second at most."""
+    if backfill_rate <= 0:
+        return []
+    wanted = {"workspace_id": workspace_id, "most": most, "ttl": ttl, "step": 1 / backfill_rate}
+    return [Lease(*row) for row in await connection.execute(_CLAIM_PAST, wanted)]
 
 
 async def oldest_of_each_experiment(
@@ -374,45 +416,54 @@ async def renew(connection: AsyncConnection, lease: Lease, ttl: timedelta) -> No
     await _if_held(connection, lease, _RENEW, ttl=ttl)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is about to be done.
+
+    Metrics up to `sent_upto` are about to be sent: after a crash nobody can tell which of them arrived. The overflow
+    file has to tell of the writes up to `overflow_seq`; `points`, if they changed, are counted up to `points_upto`.
+    """
+
+    sent_upto: int = 0
+    overflow_seq: int = 0
+    points: Mapping[str, int] | None = None
+    points_upto: int = 0
+
+    def values(self) -> dict[str, object]:
+        points = None if self.points is None else json.dumps(dict(self.points))
+        return {
+            "sent_upto": self.sent_upto, "overflow_seq": self.overflow_seq, "points": points,
+            "points_upto": self.points_upto,
+        }  # fmt: skip
+
+
 async def bind(
     connection: AsyncConnection,
     lease: Lease,
+    plan: Plan,
     *,
     experiment_id: str,
     remote_run_id: str,
     portal_url: str | None,
-    sent_upto: int,
 ) -> Lease:
-    """Remember which run of the workspace is ours, and up to where it may have our metrics, before more is sent."""
-    await _lock_run(connection, lease)
+    """Remember which run of the workspace is ours, and the plan, before more is sent."""
     values = {"experiment_id": experiment_id, "remote_run_id": remote_run_id, "portal_url": portal_url}
-    await _if_held(connection, lease, _BIND, **values, sent_upto=sent_upto)
-    await _set_tags(connection, lease.run_id, _bound(remote_run_id, portal_url))
+    tags = _bound(remote_run_id, portal_url)
+    await _if_held(
+        connection, lease, _BIND, **values, **plan.values(), keys=list(tags), values=list(tags.values())
+    )  # fmt: skip
     return replace(
         lease,
         remote_experiment_id=experiment_id,
         remote_run_id=remote_run_id,
-        sent_upto=max(lease.sent_upto, sent_upto),
+        sent_upto=max(lease.sent_upto, plan.sent_upto),
     )
 
 
-async def note(
-    connection: AsyncConnection,
-    lease: Lease,
-    *,
-    sent_upto: int,
-    overflow_seq: int,
-    points: Mapping[str, int],
-    points_upto: int,
-) -> Lease:
-    """Write down what is about to be done.
-
-    Metrics up to `sent_upto` are about to be sent: after a crash nobody can tell which of them arrived. The overflow
-    file has to tell of the writes up to `overflow_seq`; `points` are counted up to `points_upto`.
-    """
-    values = {"sent_upto": sent_upto, "overflow_seq": overflow_seq, "points_upto": points_upto}
-    await _if_held(connection, lease, _NOTE, **values, points=json.dumps(dict(points)))
-    return replace(lease, sent_upto=max(lease.sent_upto, sent_upto))
+async def note(connection: AsyncConnection, lease: Lease, plan: Plan) -> Lease:
+    """Write the plan down."""
+    await _if_held(connection, lease, _NOTE, **plan.values())
+    return replace(lease, sent_upto=max(lease.sent_upto, plan.sent_upto))
 
 
 async def note_overflow_told(connection: AsyncConnection, lease: Lease, *, overflow_seq: int) -> None:
@@ -441,15 +492,10 @@ async def finish(
     after finds the run current and marks it behind. `partial`: some of it stands in the overflow file only. `wait`:
     that file is not up to date, and is looked at again after so long.
     """
-    is_caught_up = await _lock_run(connection, lease) == watermark
-    current, waiting = is_caught_up and wait is None, is_caught_up and wait is not None
-    await _if_held(
-        connection, lease, _FINISH, watermark=watermark, info_watermark=info_watermark, current=current,
-        waiting=waiting, wait=wait if waiting else timedelta(0), partial=partial,
-    )  # fmt: skip
-    shown = "pending" if not current else "partial" if partial else "mirrored"
-    await _set_tags(connection, lease.run_id, {STATUS_TAG: shown})
-    return current
+    state = await _if_held(
+        connection, lease, _FINISH, watermark=watermark, info_watermark=info_watermark, wait=wait, partial=partial
+    )
+    return state == "current"
 
 
 async def release(connection: AsyncConnection, lease: Lease, *, wait: timedelta, error: str | None = None) -> None:
@@ -464,23 +510,16 @@ async def postpone(connection: AsyncConnection, lease: Lease, *, wait: timedelta
 
 async def quarantine(connection: AsyncConnection, lease: Lease, *, reason: str) -> None:
     """Set the run aside: nobody claims it until it is replayed."""
-    await _lock_run(connection, lease)
     await _if_held(connection, lease, _QUARANTINE, error=reason)
-    await _set_tags(connection, lease.run_id, {STATUS_TAG: "quarantined"})
 
 
-async def _lock_run(connection: AsyncConnection, lease: Lease) -> int:
-    seq: int | None = await connection.scalar(_LOCK_RUN, {"run_id": lease.run_id})
-    if seq is None:
-        raise LeaseLost(lease.run_id.hex)
-    return seq
-
-
-async def _if_held(connection: AsyncConnection, lease: Lease, change: TextClause, **values: object) -> None:
-    """The fence: a worker whose lease has passed to another changes nothing."""
+async def _if_held(connection: AsyncConnection, lease: Lease, change: TextClause, **values: object) -> str:
+    """The fence: a worker whose lease has passed to another changes nothing. The state the run has now."""
     held = {"run_id": lease.run_id, "token": lease.token}
-    if await connection.scalar(change, {**held, **values}) is None:
+    state: str | None = await connection.scalar(change, {**held, **values})
+    if state is None:
         raise LeaseLost(lease.run_id.hex)
+    return state
 
 
 def _bound(remote_run_id: str, portal_url: str | None) -> dict[str, str]:

@@ -88,6 +88,7 @@ class NewRun:
     source: str
     parent_run_id: str | None = None  # the target's id of the run it is nested in
     experiment_name: str | None = None  # where the target does not take that name for the experiment itself
+    tags: tuple[Tag, ...] = ()  # of the run itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +206,12 @@ class Target(Protocol):
 
 
 def tags_of(run: NewRun) -> tuple[Tag, ...]:
-    """The tags by which a mirrored run names its source."""
+    """The tags of a new run: those by which a mirrored run names its source, and its own."""
     named = {
         "runmirror.run_id": run.run_id,
         "runmirror.source": run.source,
         "runmirror.experiment_name": run.experiment_name,
         "mlflow.parentRunId": run.parent_run_id,
     }
-    return tuple(Tag(key, value) for key, value in named.items() if value is not None)
+    tags = {key: value for key, value in named.items() if value is not None} | {tag.key: tag.value for tag in run.tags}
+    return tuple(Tag(key, value) for key, value in tags.items())

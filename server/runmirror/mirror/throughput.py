@@ -1,10 +1,18 @@
-"""What each worker did in each minute: the status, the dashboard and /metrics add it up."""
+"""What each worker did in each minute: the status, the dashboard and /metrics add it up.
+
+A worker keeps count and writes about once a second: one row that every run of a worker changes would make them wait for
+each other's commits. What was not written when it dies is missing from these numbers, and nowhere else.
+"""
 
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runmirror.mirror.keeper import clock_s
+
+_WRITE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +23,29 @@ class Sent:
     bytes: int = 0
     runs: int = 0
     overflowed: int = 0
+
+
+class Tally:
+    """What was sent and is not written yet; times are those of `clock_s`."""
+
+    def __init__(self) -> None:
+        self._sent = Sent()
+        self._taken_at = float("-inf")
+
+    def add(self, sent: Sent) -> None:
+        """The target has it, and the queue says so."""
+        before = self._sent
+        self._sent = Sent(
+            before.points + sent.points, before.bytes + sent.bytes, before.runs + sent.runs,
+            before.overflowed + sent.overflowed,
+        )  # fmt: skip
+
+    def take(self, *, at_once: bool = False) -> Sent | None:
+        """What is to be written now, if anything is."""
+        if self._sent == Sent() or not (at_once or clock_s() - self._taken_at >= _WRITE_EVERY_S):
+            return None
+        taken, self._sent, self._taken_at = self._sent, Sent(), clock_s()
+        return taken
 
 
 _RECORD = text("""
@@ -50,7 +81,7 @@ _FORGET = text("""
 
 
 async def record(connection: AsyncConnection, worker_id: UUID, sent: Sent) -> None:
-    """Add to this minute, in the transaction that says the target has it."""
+    """Add to this minute."""
     await connection.execute(_RECORD, {"worker_id": worker_id, **asdict(sent)})
 
 

@@ -13,7 +13,7 @@ from runmirror.artifacts import pending
 from runmirror.artifacts.files import Store
 from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
-from runmirror.db import create_engine
+from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
 from runmirror.mirror import destinations, link_queries, pulse, queue, throughput
 from runmirror.mirror import link as links
@@ -106,11 +106,12 @@ class Worker:
 
     async def _step(self) -> float:
         """Decide where marked runs go, have a lane for each link, and wake them all; how long to wait after that."""
-        async with self._engine.begin() as connection:
-            if not self._adopted:
+        if not self._adopted:
+            async with self._engine.begin() as connection:
                 await links.adopt_settings(connection, self._settings)
+            self._adopted = True
+        async with self._tools.one_statement() as connection:
             linked = await link_queries.read_links(connection)
-        self._adopted = True
         for gone in self._lanes.keys() - {link.link_id for link in linked}:
             await self._lanes.pop(gone).abandon()
         async with self._engine.begin() as connection:
@@ -140,6 +141,8 @@ class Worker:
         self._stopping = True
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
         self._lanes.clear()
+        with suppress(*DATABASE_ERRORS):
+            await self._tools.write_tally(at_once=True)
         self._stopping, self._draining = False, False
 
 

@@ -31,7 +31,7 @@ mirrors = Table(
         "sent_upto", Integer, nullable=False, server_default="0"
     ),  # above the watermark: sent, perhaps, before a crash
     Column("attempt", Integer, nullable=False, server_default="0"),
-    Column("lease_token", UUID),
+    Column("lease_token", UUID),  # while nobody ever held the run: the timeline's number, see queue
     Column("lease_expires_at", DateTime(timezone=True)),
     Column("remote_experiment_id", Text),
     Column("remote_run_id", Text),
