@@ -19,6 +19,10 @@ class Settings:
     artifact_page_size: int = 500
     logged_models: bool = False
     write_sas: bool = True
+    # Whether storage reaches the accounts that files are to be copied from by URL.
+    copy_sources: bool = True
+    # Whether the registry takes aliases; the documentation does not say that the service does.
+    aliases: bool = True
     limits: Limits = field(default_factory=Limits)
 
     def change(self, wanted: dict[str, Any]) -> None:

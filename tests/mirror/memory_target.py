@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
+from runmirror.mirror.azureml_registry import AzureRegistry
 from runmirror.mirror.link import Link
 from runmirror.mirror.target import (
     Copied,
@@ -77,6 +78,9 @@ class MemoryTarget:
         return bound
 
     async def close(self) -> None: ...
+
+    def registry(self) -> AzureRegistry:
+        raise AssertionError("registered models are tested against the emulated workspace only")
 
     def portal_url(self, run: RemoteRun) -> str | None:
         return f"https://portal.example/runs/{run.run_id}"

@@ -65,6 +65,13 @@ _RESET_MIRRORS = text("""
 """)
 _FORGET_OVERFLOWS = text("DELETE FROM mirror_overflows")
 _FORGET_LIMITS = text("DELETE FROM mirror_limits")
+_RESET_MODELS = text("""
+    UPDATE mirrored_models SET
+        state = 'due', due_at = now(), behind_since = COALESCE(behind_since, now()), watermark = 0, attempt = 0,
+        waits_run_id = NULL, waits_seq = NULL, lease_token = NULL, lease_expires_at = NULL, remote_name = NULL,
+        told = '{}', last_error = NULL, last_error_at = NULL, mirrored_at = NULL
+""")
+_RESET_VERSIONS = text("DELETE FROM mirrored_versions")
 _RESET_STATUS = text("UPDATE tags SET value = 'pending' WHERE seq = 0 AND key = :key")
 _RESET_TAGS = text("DELETE FROM tags WHERE seq = 0 AND key = ANY(:keys)")
 _RESET_EXPERIMENTS = text("DELETE FROM mirrored_experiments")
@@ -95,6 +102,8 @@ async def write_link(connection: AsyncConnection, link: Link) -> bool:
         await connection.execute(_RESET_MIRRORS)
         await connection.execute(_FORGET_OVERFLOWS)
         await connection.execute(_FORGET_LIMITS)
+        await connection.execute(_RESET_MODELS)
+        await connection.execute(_RESET_VERSIONS)
         await connection.execute(_RESET_STATUS, {"key": STATUS_TAG})
         await connection.execute(_RESET_TAGS, {"keys": [REMOTE_RUN_TAG, PORTAL_TAG]})
         await connection.execute(_RESET_EXPERIMENTS)

@@ -66,7 +66,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the run, or of a logged model it made (`model_id` and the model's name then)."""
+    """A file of the run, or of a logged model it made (`model_id` then); it is mirrored into `folder` ("": the top)."""
 
     model_id: str
     path: str
@@ -74,8 +74,7 @@ class SourceFile:
     md5: str | None
     seq: int
     artifact_uri: str | None
-    model_name: str | None
-    has_namesake: bool  # an earlier logged model of the run has the same name
+    folder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +143,31 @@ _TAGS = text("""
     ORDER BY seq, key
 """)
 
-_FILES = text("""
-    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, model.name,
-        EXISTS (
-            SELECT FROM logged_models AS earlier
-            WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
-                AND (earlier.creation_timestamp_ms, earlier.model_id) < (model.creation_timestamp_ms, model.model_id)
-        ) AS has_namesake
-    FROM artifacts AS files LEFT JOIN logged_models AS model ON model.model_id = files.model_id
+# A logged model's files lie in its folder of the run; a model from before there was `mirror_folder` has the folder of
+# its name, if it is the first of that name. What the run itself has there, or below `runmirror/`, came later.
+FOLDER = """
+    CASE
+        WHEN files.model_id <> '' THEN coalesce(
+            model.mirror_folder,
+            CASE WHEN NOT EXISTS (
+                SELECT FROM logged_models AS earlier
+                WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
+                    AND (earlier.creation_timestamp_ms, earlier.model_id)
+                        < (model.creation_timestamp_ms, model.model_id)
+            ) THEN model.name END,
+            'runmirror/models/' || files.model_id)
+        WHEN first.segment = 'runmirror' OR EXISTS (
+            SELECT FROM logged_models AS owner
+            WHERE owner.source_run_id = files.run_id AND owner.name = first.segment
+                AND coalesce(owner.mirror_folder, owner.name) = first.segment
+        ) THEN 'runmirror/run'
+        ELSE '' END
+"""
+
+_FILES = text(f"""
+    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, {FOLDER} AS folder
+    FROM artifacts AS files CROSS JOIN LATERAL (SELECT split_part(files.path, '/', 1)) AS first (segment)
+        LEFT JOIN logged_models AS model ON model.model_id = files.model_id
     WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto AND NOT files.deleted
     ORDER BY files.seq, files.model_id, files.path
 """)

@@ -19,9 +19,10 @@ from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
 from runmirror.mirror import link as links
-from runmirror.mirror import queue, status, throughput
+from runmirror.mirror import model_queue, model_worker, queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link import Link
+from runmirror.mirror.model_queue import ModelLease
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
@@ -105,7 +106,8 @@ class Worker:
         async with self._engine.connect() as connection:
             if await links.read_link(connection) is None:
                 return True
-            return await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW) is None
+            waits = [await of.seconds_to_next(connection, debounce=_NOW, settle=_NOW) for of in (queue, model_queue)]
+            return waits == [None, None]
 
     async def _step_or_wait(self) -> float:
         try:
@@ -136,20 +138,7 @@ class Worker:
         room = (1 if self._outage else self._settings.mirror_concurrency) - len(self._running)
         if room <= 0:
             return poll_s
-        asked_at = clock_s()
-        async with self._engine.begin() as connection:
-            leases = await queue.claim(
-                connection,
-                workspace_id=self._link.workspace_id,
-                most=room,
-                ttl=self._settings.mirror_lease,
-                debounce=self._debounce,
-                settle=self._settings.mirror_settle,
-            )
-        for lease in leases:
-            task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
-            self._running[lease.run_id] = task
-        if len(leases) == room:
+        if await self._start(target, self._link.workspace_id, room) == room:
             return poll_s
         if self._outage and not self._running:
             await self._probe(target)
@@ -158,16 +147,40 @@ class Worker:
             if clock_s() - self._forgot_at > _FORGET_EVERY_S:
                 self._forgot_at = clock_s()
                 await throughput.forget_old(connection)
-            seconds = await queue.seconds_to_next(
-                connection, debounce=self._debounce, settle=self._settings.mirror_settle
-            )
-        return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
+            waits = [
+                await of.seconds_to_next(connection, debounce=self._debounce, settle=self._settings.mirror_settle)
+                for of in (queue, model_queue)
+            ]
+        soonest = min((seconds for seconds in waits if seconds is not None), default=poll_s)
+        return min(max(soonest, 0.01), poll_s)
+
+    async def _start(self, target: Target, workspace_id: str, room: int) -> int:
+        """Begin with what can be claimed; how many that are. Of models one at a time: neither kind stops the other."""
+        times = {
+            "ttl": self._settings.mirror_lease, "debounce": self._debounce, "settle": self._settings.mirror_settle,
+        }  # fmt: skip
+        asked_at = clock_s()
+        async with self._engine.begin() as connection:
+            models = await model_queue.claim(connection, workspace_id=workspace_id, most=1, **times)
+        for model in models:
+            task = asyncio.create_task(self._mirror_model(target, model, asked_at), name=f"model {model.model}")
+            self._running[model.token] = task
+        if room == len(models):
+            return room
+        asked_at = clock_s()
+        async with self._engine.begin() as connection:
+            leases = await queue.claim(connection, workspace_id=workspace_id, most=room - len(models), **times)
+        for lease in leases:
+            task = asyncio.create_task(self._mirror(target, lease, asked_at), name=f"mirror {lease.run_id.hex}")
+            self._running[lease.run_id] = task
+        return len(models) + len(leases)
 
     async def _linked_target(self) -> Target | None:
         """The linked workspace, opened anew when another one is linked; None when none is, or during an outage."""
         async with self._engine.begin() as connection:
             if not self._adopted:
                 await links.adopt_settings(connection, self._settings)
+                await model_queue.adopt(connection)
                 self._adopted = True
             linked = await links.read_link(connection)
         if linked is None or (self._link is not None and linked.workspace_id != self._link.workspace_id):
@@ -217,16 +230,39 @@ class Worker:
             del self._running[lease.run_id]
             self._wake.set()
 
-    async def _failed(self, target: Target, lease: Lease, error: Exception) -> None:
+    async def _mirror_model(self, target: Target, lease: ModelLease, asked_at: float) -> None:
+        """As `_mirror`, for a registered model."""
+        try:
+            error = await model_worker.attempt(self._settings, self._engine, target, lease, asked_at=asked_at)
+            if error is None:
+                await self._note_contact(asked_at)
+                return
+            error, failures = await self._whose_fault(target, error), self._outage.failures
+            jitter = random.random()  # noqa: S311
+            decision = decide(
+                error, attempt=lease.attempt, outages=failures, run_outages=failures, jitter=jitter,
+                settings=self._settings,
+            )  # fmt: skip
+            await model_worker.settle(self._engine, lease, decision, error)
+            if isinstance(decision, Pause):
+                await self._pause(error, decision.wait)
+        finally:
+            del self._running[lease.token]
+            self._wake.set()
+
+    async def _whose_fault(self, target: Target, error: Exception) -> Exception:
+        """A refusal is the run's own fault only if the workspace is in its place and lets us in."""
         if isinstance(error, TargetRejected):
-            # A refusal is the run's own fault only if the workspace is in its place and lets us in.
             asked_at = clock_s()
             try:
                 await target.probe()
             except TargetOutage as outage:
-                error = outage
-            else:
-                await self._note_contact(asked_at)
+                return outage
+            await self._note_contact(asked_at)
+        return error
+
+    async def _failed(self, target: Target, lease: Lease, error: Exception) -> None:
+        error = await self._whose_fault(target, error)
         run_outages = self._run_outages.get(lease.run_id, 0)
         decision = decide(
             error,
