@@ -181,6 +181,10 @@ class MemoryTarget:
         self._end("copy_files", run)
         return Copied(sent, tuple(changed))
 
+    async def artifact_paths(self, run: RemoteRun) -> Sequence[str]:
+        self._begin("artifact_paths", run)
+        return list(self._find(run).files)
+
     async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
         self._begin("update_run", run)
         remote = self._active(run)

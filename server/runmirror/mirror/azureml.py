@@ -182,10 +182,14 @@ class AzureMLTarget:
         return _stage(_text(answer, "run_info", "lifecycle_stage"))
 
     async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
-        if not files:
-            return Copied(0, ())
+        return await self._copier(run).copy(files) if files else Copied(0, ())
+
+    async def artifact_paths(self, run: RemoteRun) -> Sequence[str]:
+        return await self._copier(run).paths()
+
+    def _copier(self, run: RemoteRun) -> Copier:
         where = self._workspace
-        copier = Copier(
+        return Copier(
             self._client,
             self._guard,
             history_url=f"{where.api_url}/history/v1.0{where.workspace_id}",
@@ -196,7 +200,6 @@ class AzureMLTarget:
             sizes=self._sizes,
             by_url=self._by_url,
         )
-        return await copier.copy(files)
 
     def registry(self) -> AzureRegistry:
         return AzureRegistry(self._client, self._guard, self._mlflow_url)

@@ -8,15 +8,15 @@ register ──new──▶ put
 """
 
 import asyncio
-import base64
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
-from runmirror.mirror.azureml_upload import CopyByUrl, Destination, Sizes, Upload, together
+from runmirror.mirror.azureml_upload import CopyByUrl, Destination, Sizes, StoredBlob, Upload, together
 from runmirror.mirror.target import (
     Copied,
     Guard,
@@ -29,12 +29,6 @@ from runmirror.mirror.target import (
 )
 
 _CONFLICT = "already exists"
-
-
-@dataclass(frozen=True, slots=True)
-class _Blob:
-    size_bytes: int
-    md5: str | None  # hex
 
 
 class Copier:
@@ -63,6 +57,19 @@ class Copier:
         self._by_url = by_url
         self._files = asyncio.Semaphore(at_once)
         self._slots = asyncio.Semaphore(at_once)
+        self._revised: list[RemoteFile] = []
+
+    async def paths(self) -> Sequence[str]:
+        """Every path of the run, a page at a time."""
+        found: list[str] = []
+        params: dict[str, str | int] = {}
+        while True:
+            url = f"{self._artifact_url}/{self._container}"
+            answer = await self._client.call(self._guard, "GET", url, params=params)
+            found += [str(entry.get("path")) for entry in answer.get("value") or []]
+            if not answer.get("continuationToken"):
+                return found
+            params["continuationToken"] = str(answer["continuationToken"])
 
     async def copy(self, files: Sequence[RemoteFile]) -> Copied:
         """Copy what is not there yet, a group at a time, so that no signed URL waits long."""
@@ -82,7 +89,7 @@ class Copier:
             group = files[at : at + self._per_request]
             urls = await self._register([file.path for file in group])
             await together(one(file, urls[file.path]) for file in group)
-        return Copied(sent, tuple(changed))
+        return Copied(sent, tuple(changed), tuple(self._revised))
 
     async def _register(self, paths: list[str]) -> dict[str, str | None]:
         """A URL to write to for every path; None for one that was registered before."""
@@ -104,7 +111,7 @@ class Copier:
         if url is not None:
             return await self._put(url, file, file.path)
         there = await self._blob_at(file.path)
-        if await _holds(there, file):
+        if await self._holds(file.path, there, file):
             return 0
         if there is None or there.size_bytes == 0:
             return await self._put(await self._url_again(file.path), file, file.path, resumed=True)
@@ -118,24 +125,43 @@ class Copier:
         path = file.revision_path
         url = (await self._register([path]))[path]
         if url is not None:
-            return await self._put(url, file, path)
-        if await _holds(await self._blob_at(path), file):
-            return 0
-        return await self._put(await self._url_again(path), file, path, resumed=True)
+            sent = await self._put(url, file, path)
+        elif await self._holds(path, await self._blob_at(path), file):
+            sent = 0
+        else:
+            sent = await self._put(await self._url_again(path), file, path, resumed=True)
+        self._revised.append(file)
+        return sent
 
-    async def _blob_at(self, path: str) -> _Blob | None:
+    async def _holds(self, path: str, there: StoredBlob | None, file: RemoteFile) -> bool:
+        """Whether the content is there already; what has no MD5 on record, here or there, is read for it."""
+        if there is None or there.size_bytes != file.size_bytes:
+            return False
+        return (there.md5 or await self._digest_at(path, there.size_bytes)) == (file.md5 or await _digest(file))
+
+    async def _digest_at(self, path: str, size: int) -> str:
+        hashing = hashlib.md5(usedforsecurity=False)
+        for start in range(0, size, self._sizes.block):
+            span = f"bytes={start}-{min(start + self._sizes.block, size) - 1}"
+            answer = await self._read(path, "GET", {"x-ms-range": span})
+            hashing.update(b"" if answer is None else answer.content)
+        return hashing.hexdigest()
+
+    async def _blob_at(self, path: str) -> StoredBlob | None:
         """What was uploaded to a registered path."""
+        answer = await self._read(path, "HEAD", {})
+        return None if answer is None else StoredBlob.told_by(answer)
+
+    async def _read(self, path: str, method: str, headers: Mapping[str, str]) -> httpx.Response | None:
         try:
             info = await self._client.call(self._guard, "GET", f"{self._run_url}/contentinfo", params={"path": path})
-            answer = await self._client.blob(self._guard, "HEAD", str(info.get("contentUri")))
+            return await self._client.blob(self._guard, method, str(info.get("contentUri")), headers=headers)
         except Refused as error:
             if error.is_absent:
                 return None
             if error.status in {401, 403}:
                 raise TargetUnauthorized(str(error)) from None
             raise
-        md5 = answer.headers.get("content-md5")
-        return _Blob(int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None)
 
     async def _write_url(self, path: str) -> str | None:
         """A URL that may overwrite, if the service grants one."""
@@ -159,24 +185,17 @@ class Copier:
         return url
 
     async def _put(self, url: str, file: RemoteFile, path: str, *, resumed: bool = False) -> int:
-        to = Destination(self._client, self._guard, url, lambda: self._url_again(path))
-        upload = Upload(
-            file, to, slots=self._slots, sizes=self._sizes, by_url=self._by_url, resumed=resumed
-        )  # fmt: skip
+        to = Destination(
+            self._client, self._guard, url, renew=lambda: self._url_again(path), look=lambda: self._blob_at(path)
+        )
+        upload = Upload(file, to, slots=self._slots, sizes=self._sizes, by_url=self._by_url, resumed=resumed)
         try:
             await upload.run()
         except Refused as error:
-            if error.status == 409 and await _holds(await self._blob_at(path), file):
+            if error.status == 409 and await self._holds(path, await self._blob_at(path), file):
                 return 0
             raise
         return file.size_bytes
-
-
-async def _holds(there: _Blob | None, file: RemoteFile) -> bool:
-    """Whether the content is there already; a file whose MD5 is not recorded is read for it."""
-    if there is None or there.size_bytes != file.size_bytes:
-        return False
-    return there.md5 is None or there.md5 == (file.md5 or await _digest(file))
 
 
 async def _digest(file: RemoteFile) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
@@ -32,6 +32,7 @@ _SOURCE_CHANGED = {"SourceConditionNotMet", "Md5Mismatch", "InvalidMd5"}
 _STAGED_IS_NO_USE = {"InvalidBlockList", "InvalidBlobOrBlock", "InvalidBlockId"}
 _LINK_AGE_S = 600.0
 _TRY_AGAIN_S = 600.0
+_PATIENCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +43,60 @@ class Sizes:
     copied: int = 32 * MIB
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    size_bytes: int
+    md5: str | None  # hex; a property that whoever uploads may set or leave out
+
+    @classmethod
+    def told_by(cls, answer: httpx.Response) -> Self:
+        md5 = answer.headers.get("content-md5")
+        return cls(int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None)
+
+
 class CopyByUrl:
     """Whether the target's storage can fetch files from the source's; shared by all that a worker copies."""
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
         self._off_until = float("-inf")
+        self._failures = 0
         self._told = ""
 
     @property
     def is_on(self) -> bool:
         return self._wanted and time.monotonic() >= self._off_until
 
-    def refused(self, error: Refused) -> None:
-        """Stream for a while; say why, once."""
-        self._off_until = time.monotonic() + _TRY_AGAIN_S
-        if error.code != self._told:
-            self._told = error.code
+    def worked(self) -> None:
+        self._failures = 0
+
+    def failed(self, error: Refused | TargetUnavailable) -> None:
+        """The file is streamed, and after a few in a row all are, for a while; says why, once."""
+        self._failures += 1
+        if self._failures >= _PATIENCE:
+            self._failures, self._off_until = 0, time.monotonic() + _TRY_AGAIN_S
+        code = error.code if isinstance(error, Refused) else type(error).__name__
+        if code != self._told:
+            self._told = code
             log.warning("the workspace's storage does not copy from ours, so files are streamed: %s", error)
 
 
 class Destination:
-    """The place of one file: a URL that is good for a while, and a way to get another."""
+    """The place of one file: a URL that is good for a while, ways to get another, and to look what is there."""
 
-    def __init__(self, client: AzureClient, guard: Guard, url: str, renew: Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self,
+        client: AzureClient,
+        guard: Guard,
+        url: str,
+        renew: Callable[[], Awaitable[str]],
+        look: Callable[[], Awaitable[StoredBlob | None]],
+    ) -> None:
         self._client = client
         self._guard = guard
         self._url = url
         self._renew = renew
+        self._look = look
         self._renewing = asyncio.Lock()
 
     async def ask(
@@ -91,6 +118,18 @@ class Destination:
             if _is_about_url(error):
                 raise TargetUnauthorized(str(error)) from None
             raise
+
+    async def peek(self, method: str, query: str = "") -> httpx.Response | None:
+        """As `ask`, for what is good to know; None when it is refused, as it is when a URL may only write."""
+        try:
+            return await self._client.blob(self._guard, method, self._url + query)
+        except Refused:
+            return None
+
+    async def look(self) -> StoredBlob | None:
+        """What stands there now."""
+        answer = await self.peek("HEAD")
+        return await self._look() if answer is None else StoredBlob.told_by(answer)
 
 
 class Upload:
@@ -120,6 +159,8 @@ class Upload:
         except Refused as error:
             if error.code not in _STAGED_IS_NO_USE:
                 raise
+            if self._is_whole(await self._to.look()):
+                return  # another worker, late or early, has committed the same blocks
             # Blocks under names that ours cannot stand beside, or that went away: an empty file takes their place.
             await self._put(b"", {})
             self._resumed = False
@@ -135,13 +176,16 @@ class Upload:
         if link is not None:
             try:
                 await self._copy(link)
-            except Refused as error:
-                if error.code in _SOURCE_CHANGED:
+            except (Refused, TargetUnavailable) as error:
+                code = error.code if isinstance(error, Refused) else ""
+                if code in _SOURCE_CHANGED:
                     raise SourceChanged("the content is not what was recorded") from None
-                if error.code in _STAGED_IS_NO_USE:
+                if code in _STAGED_IS_NO_USE:
                     raise
-                self._by_url.refused(error)
+                # Also if it only does not answer: it may wait for a source that it does not reach.
+                self._by_url.failed(error)
             else:
+                self._by_url.worked()
                 return
         if self._file.size_bytes <= self._sizes.block:
             await self._stream_whole()
@@ -156,6 +200,8 @@ class Upload:
                 headers |= {"x-ms-source-content-md5": digest, "x-ms-blob-content-md5": digest}
             async with self._slots:
                 await self._put(b"", _source_headers(link) | headers)
+            if link.md5 is None:
+                await self._check_there(None)
             return
         size = self._block_size(self._sizes.copied)
         content = hashlib.md5(f"{link.md5 or link.etag} {size}".encode(), usedforsecurity=False).hexdigest()
@@ -215,18 +261,23 @@ class Upload:
         xml = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         headers = {} if md5 is None else {"x-ms-blob-content-md5": _base64(bytes.fromhex(md5))}
         await self._to.ask("PUT", "&comp=blocklist", headers=headers, content=xml)
-        there = (await self._to.ask("HEAD")).headers
-        told = there.get("content-md5")
-        if int(there["content-length"]) != self._file.size_bytes or told != headers.get("x-ms-blob-content-md5", told):
+        await self._check_there(md5)
+
+    async def _check_there(self, md5: str | None) -> None:
+        there = await self._to.look()
+        if there is None or there.size_bytes != self._file.size_bytes or md5 not in {None, there.md5}:
             raise TargetUnavailable(f"artifact {self._file.path!r} does not stand in storage as it was sent")
 
+    def _is_whole(self, there: StoredBlob | None) -> bool:
+        wanted = StoredBlob(self._file.size_bytes, self._file.md5)
+        return wanted.md5 is not None and there == wanted
+
     async def _staged(self) -> set[str]:
-        """The names of the blocks that an earlier attempt brought here."""
+        """The names of the blocks that an earlier attempt brought here; none if that cannot be known."""
         if not self._resumed:
             return set()
-        try:
-            answer = await self._to.ask("GET", "&comp=blocklist&blocklisttype=uncommitted")
-        except Refused:  # no blocks, or no right to read: then all are sent
+        answer = await self._to.peek("GET", "&comp=blocklist&blocklisttype=uncommitted")
+        if answer is None:
             return set()
         try:
             listed = ET.fromstring(answer.content)  # noqa: S314 - from storage itself, over TLS

@@ -75,6 +75,12 @@ class SourceFile:
     seq: int
     artifact_uri: str | None
     folder: str
+    deleted: bool = False
+
+    @property
+    def place(self) -> str:
+        """Its path in the target: no two files of a run have the same, in whatever order they came."""
+        return f"{self.folder}/{self.path}" if self.folder else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Page:
     tags: tuple[Tag, ...]
     deleted_tags: tuple[str, ...]
     files: tuple[SourceFile, ...]
+    deleted_files: tuple[SourceFile, ...] = ()
     inputs: tuple[Input, ...] = ()
 
     @property
@@ -165,10 +172,11 @@ FOLDER = """
 """
 
 _FILES = text(f"""
-    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, {FOLDER} AS folder
+    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, {FOLDER} AS folder,
+        files.deleted
     FROM artifacts AS files CROSS JOIN LATERAL (SELECT split_part(files.path, '/', 1)) AS first (segment)
         LEFT JOIN logged_models AS model ON model.model_id = files.model_id
-    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto AND NOT files.deleted
+    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto
     ORDER BY files.seq, files.model_id, files.path
 """)
 
@@ -213,7 +221,7 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
     points = await connection.execute(_POINTS, part)
     params = await connection.execute(_PARAMS, part)
     tags = (await connection.execute(_TAGS, part)).all()
-    files = await connection.execute(_FILES, part)
+    files = [SourceFile(*file) for file in await connection.execute(_FILES, part)]
     inputs = await connection.execute(_INPUTS, part)
     return Page(
         source,
@@ -222,7 +230,8 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
         params=tuple(Param(key, value) for key, value in params),
         tags=tuple(Tag(key, value) for key, value in tags if value is not None),
         deleted_tags=tuple(key for key, value in tags if value is None),
-        files=tuple(SourceFile(*file) for file in files),
+        files=tuple(file for file in files if not file.deleted),
+        deleted_files=tuple(file for file in files if file.deleted),
         inputs=tuple(Input(row.seq, row.dataset_id.hex, dataset_input(row)) for row in inputs),
     )
 

@@ -19,20 +19,24 @@ _LINK_LIFETIME = timedelta(minutes=30)
 
 
 def placed(store: Store, page: Page) -> dict[SourceFile, RemoteFile]:
-    """Every file of the page with its place: no two have the same, in whatever order they came."""
+    """Every file of the page, as the target copies it."""
     files = {}
     for file in page.files:
-        path = f"{file.folder}/{file.path}" if file.folder else file.path
         reader = _Reader(store, file.artifact_uri or page.source.artifact_uri, file)
         files[file] = RemoteFile(
-            path=path,
-            revision_path=f"runmirror/revisions/{file.seq}/{path}",
+            path=file.place,
+            revision_path=revision_path(file.seq, file.place),
             size_bytes=file.size_bytes,
             md5=file.md5,
             read=reader.read,
             link=reader.link,
         )
     return files
+
+
+def revision_path(seq: int, path: str) -> str:
+    """Where a file goes whose path is taken by an earlier content for good."""
+    return f"runmirror/revisions/{seq}/{path}"
 
 
 @dataclass(frozen=True, slots=True)

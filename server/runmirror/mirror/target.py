@@ -128,10 +128,14 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How many bytes were sent, and which files could not be: at the source they are not what was said."""
+    """How many bytes were sent, and which files could not be: at the source they are not what was said.
+
+    `revised`: those that stand at their `revision_path`, because `path` keeps an earlier content.
+    """
 
     sent_bytes: int
     changed: tuple[RemoteFile, ...]
+    revised: tuple[RemoteFile, ...] = ()
 
 
 class Target(Protocol):
@@ -181,6 +185,10 @@ class Target(Protocol):
 
     async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
         """Copy what is not there yet."""
+        ...
+
+    async def artifact_paths(self, run: RemoteRun) -> Sequence[str]:
+        """Every path that the run has there."""
         ...
 
     async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
