@@ -24,6 +24,7 @@ _TABLES = """
         lease_expires_at TIMESTAMP WITH TIME ZONE,
         remote_name TEXT,
         told JSONB DEFAULT '{}' NOT NULL,
+        problems JSONB DEFAULT '[]' NOT NULL,
         last_error TEXT,
         last_error_at TIMESTAMP WITH TIME ZONE,
         mirrored_at TIMESTAMP WITH TIME ZONE,

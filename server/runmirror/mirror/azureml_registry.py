@@ -17,9 +17,16 @@ _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
+    """Aliases: version by alias, those of the service and those that tags tell."""
+
     description: str
     tags: Mapping[str, str]
-    aliases: Mapping[str, str]  # version by alias
+    real_aliases: Mapping[str, str]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        noted = {key.removeprefix(ALIAS_TAG): value for key, value in self.tags.items() if key.startswith(ALIAS_TAG)}
+        return noted | dict(self.real_aliases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,10 @@ class AzureRegistry:
         told = _part(answer, "registered_model")
         aliases = {str(entry["alias"]): str(entry["version"]) for entry in told.get("aliases") or []}
         tags = _tags(told)
-        noted = {key.removeprefix(ALIAS_TAG): value for key, value in tags.items() if key.startswith(ALIAS_TAG)}
-        return RemoteModel(str(told.get("description") or ""), tags, noted | aliases)
+        return RemoteModel(str(told.get("description") or ""), tags, aliases)
 
-    async def create_model(self, name: str, description: str, tags: Mapping[str, str]) -> None:
+    async def create_model(self, name: str, description: str, tags: Mapping[str, str]) -> bool:
+        """False when there is one of this name already."""
         try:
             await self._ask(
                 "POST", "/registered-models/create", {"name": name, "description": description, "tags": _pairs(tags)}
@@ -59,6 +66,8 @@ class AzureRegistry:
         except Refused as error:
             if "ALREADY_EXISTS" not in error.code:
                 raise
+            return False
+        return True
 
     async def describe_model(self, name: str, description: str) -> None:
         await self._ask("PATCH", "/registered-models/update", {"name": name, "description": description})
@@ -69,16 +78,19 @@ class AzureRegistry:
     async def delete_model_tag(self, name: str, key: str) -> None:
         await self._gone("DELETE", "/registered-models/delete-tag", {"name": name, "key": key})
 
-    async def set_alias(self, name: str, alias: str, version: str) -> None:
+    async def set_alias(self, name: str, alias: str, version: str, there: RemoteModel) -> None:
         try:
             await self._ask("POST", "/registered-models/alias", {"name": name, "alias": alias, "version": version})
         except Refused:
             await self.set_model_tag(name, ALIAS_TAG + alias, version)
-
-    async def delete_alias(self, name: str, alias: str, tags: Mapping[str, str]) -> None:
-        if ALIAS_TAG + alias in tags:
-            await self.delete_model_tag(name, ALIAS_TAG + alias)
         else:
+            if ALIAS_TAG + alias in there.tags:
+                await self.delete_model_tag(name, ALIAS_TAG + alias)
+
+    async def delete_alias(self, name: str, alias: str, there: RemoteModel) -> None:
+        if ALIAS_TAG + alias in there.tags:
+            await self.delete_model_tag(name, ALIAS_TAG + alias)
+        if alias in there.real_aliases:
             await self._gone("DELETE", "/registered-models/alias", {"name": name, "alias": alias})
 
     async def versions(self, name: str) -> list[RemoteVersion]:

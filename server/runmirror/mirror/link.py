@@ -69,7 +69,7 @@ _RESET_MODELS = text("""
     UPDATE mirrored_models SET
         state = 'due', due_at = now(), behind_since = COALESCE(behind_since, now()), watermark = 0, attempt = 0,
         waits_run_id = NULL, waits_seq = NULL, lease_token = NULL, lease_expires_at = NULL, remote_name = NULL,
-        told = '{}', last_error = NULL, last_error_at = NULL, mirrored_at = NULL
+        told = '{}', problems = '[]', last_error = NULL, last_error_at = NULL, mirrored_at = NULL
 """)
 _RESET_VERSIONS = text("DELETE FROM mirrored_versions")
 _RESET_STATUS = text("UPDATE tags SET value = 'pending' WHERE seq = 0 AND key = :key")

@@ -52,7 +52,8 @@ class SourceModel:
 class RemotePlace:
     """Where a version's files are, or will be: `path` below the artifacts of the run's mirror ("": all of them).
 
-    They are there when `watermark` is not below `seq` and the run has a remote id.
+    They are there when `watermark` is not below `seq` and the run has a remote id. `is_revised`: some were overwritten
+    after the workspace had got them, and it keeps the earlier content.
     """
 
     run_id: UUID
@@ -62,6 +63,7 @@ class RemotePlace:
     state: str
     remote_run_id: str | None
     remote_experiment_id: str | None
+    is_revised: bool
 
     @property
     def is_there(self) -> bool:
@@ -85,8 +87,12 @@ _VERSIONS = text("""
 """).columns(tags=JSONB)
 
 _PLACE = text(f"""
-    SELECT files.run_id, {FOLDER} AS folder, mirrors.watermark, mirrors.state, mirrors.remote_run_id,
-        mirrors.remote_experiment_id,
+    SELECT files.run_id, folder, mirrors.watermark, mirrors.state, mirrors.remote_run_id, mirrors.remote_experiment_id,
+        whole.path,
+        EXISTS (
+            SELECT FROM mirror_overflows AS told
+            WHERE told.run_id = files.run_id AND told.kind = 'revision'
+                AND (whole.path = '' OR told.key = whole.path OR starts_with(told.key, whole.path || '/'))) AS revised,
         (SELECT COALESCE(max(seq), 0) FROM artifacts AS a
          WHERE a.run_id = files.run_id AND a.model_id = files.model_id AND NOT a.deleted
             AND (files.path = '' OR a.path = files.path OR starts_with(a.path, files.path || '/'))) AS seq
@@ -95,11 +101,12 @@ _PLACE = text(f"""
         JOIN mirrors ON mirrors.run_id = files.run_id
         CROSS JOIN LATERAL (SELECT split_part(files.path, '/', 1)) AS first (segment)
         LEFT JOIN logged_models AS model ON model.model_id = files.model_id
+        CROSS JOIN LATERAL (SELECT {FOLDER}) AS placed (folder)
+        CROSS JOIN LATERAL (SELECT concat_ws('/', nullif(folder, ''), nullif(files.path, ''))) AS whole (path)
 """)
 
 _KNOWN_VERSIONS = text("""
-    SELECT version, remote_version FROM mirrored_versions
-    WHERE registered_model_id = :model AND remote_version IS NOT NULL
+    SELECT version, remote_version, problem FROM mirrored_versions WHERE registered_model_id = :model
 """)
 
 _NAME_OF_DELETED = text("SELECT EXISTS (SELECT FROM mirrored_models WHERE remote_name = :name AND deleted)")
@@ -117,10 +124,10 @@ async def read_model(connection: AsyncConnection, model: int) -> SourceModel | N
     )  # fmt: skip
 
 
-async def known_versions(connection: AsyncConnection, model: int) -> dict[int, str]:
-    """Our number and the workspace's of every version that is there."""
+async def known_versions(connection: AsyncConnection, model: int) -> dict[int, tuple[str | None, str | None]]:
+    """Of every version by our number: the workspace's number, or why it has none."""
     found = await connection.execute(_KNOWN_VERSIONS, {"model": model})
-    return {row.version: row.remote_version for row in found}
+    return {row.version: (row.remote_version, row.problem) for row in found}
 
 
 async def was_ours(connection: AsyncConnection, name: str) -> bool:
@@ -137,9 +144,9 @@ async def remote_place(connection: AsyncConnection, storage_location: str) -> Re
     row: Any = (await connection.execute(_PLACE, values)).one_or_none()
     if row is None:
         return None
-    path = "/".join(part for part in (row.folder, place.path) if part)
     return RemotePlace(
-        row.run_id, path, row.seq, row.watermark, row.state, row.remote_run_id, row.remote_experiment_id
+        row.run_id, row.path, row.seq, row.watermark, row.state, row.remote_run_id, row.remote_experiment_id,
+        row.revised,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ Whoever changes rows of several tables does so in the order registered_models, m
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -71,8 +71,13 @@ _ADOPT = text("""
     ON CONFLICT (registered_model_id) DO NOTHING
 """)
 
+# Which workspace has a registered model is decided here alone: the linked one, where the copies of all runs are and so
+# the files of its versions. Whoever links several at once decides by the runs of the versions.
+_IS_THERE = "EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))"
+
+# A run that is gone for good is waited for by nobody: then the version is told to have no files.
 _IS_READY = """
-    (waits_run_id IS NULL OR EXISTS (
+    (waits_run_id IS NULL OR NOT EXISTS (SELECT FROM mirrors WHERE run_id = waits_run_id) OR EXISTS (
         SELECT FROM mirrors
         WHERE run_id = waits_run_id AND (
             (remote_run_id IS NOT NULL AND watermark >= waits_seq) OR (state = 'quarantined' AND NOT waits_aside))))
@@ -88,7 +93,7 @@ _CLAIM = text(f"""
     UPDATE mirrored_models
     SET state = 'leased', lease_token = gen_random_uuid(), lease_expires_at = now() + CAST(:ttl AS interval)
     WHERE registered_model_id IN (SELECT registered_model_id FROM found)
-        AND EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))
+        AND {_IS_THERE}
     RETURNING registered_model_id, lease_token, attempt, remote_name, told
 """).columns(told=JSONB)  # noqa: S608
 
@@ -120,7 +125,8 @@ _BIND = _fenced(
 )
 _TELL = _fenced("told = CAST(:told AS jsonb), lease_expires_at = now() + CAST(:ttl AS interval)")
 _FINISH = _fenced(f"""
-    watermark = :seq, told = CAST(:told AS jsonb), attempt = 0, last_error = NULL, last_error_at = NULL,
+    watermark = :seq, told = CAST(:told AS jsonb), problems = CAST(:problems AS jsonb), attempt = 0,
+    last_error = NULL, last_error_at = NULL,
     waits_run_id = :waits_run_id, waits_seq = :waits_seq, waits_aside = :waits_aside, due_at = now(),
     state = CASE WHEN :current THEN 'current' ELSE 'due' END,
     behind_since = CASE WHEN :current THEN NULL ELSE behind_since END,
@@ -131,6 +137,21 @@ _POSTPONE = _fenced(
     f"state = 'due', due_at = now() + CAST(:wait AS interval), attempt = attempt + 1, {_FAILED}, {_LET_GO}"
 )
 _QUARANTINE = _fenced(f"state = 'quarantined', {_FAILED}, {_LET_GO}")
+
+_REPLAY = text(f"""
+    WITH replayed AS (
+        UPDATE mirrored_models AS mirror
+        SET state = 'due', due_at = now(), behind_since = COALESCE(behind_since, now()), attempt = 0
+        WHERE (
+                state = 'quarantined'
+                OR (state = 'current' AND (problems <> '[]' OR EXISTS (
+                    SELECT FROM mirrored_versions AS version
+                    WHERE version.registered_model_id = mirror.registered_model_id AND problem IS NOT NULL))))
+            AND (CAST(:name AS text) IS NULL OR registered_model_id = (
+                SELECT registered_model_id FROM registered_models WHERE name = :name))
+        RETURNING registered_model_id)
+    SELECT registered_model_id, pg_notify('{CHANNEL}', '') FROM replayed
+""")  # noqa: S608
 
 _SAVE_VERSION = text("""
     INSERT INTO mirrored_versions AS known (registered_model_id, version, remote_version, problem)
@@ -206,15 +227,21 @@ async def save_version(
 
 
 async def finish(
-    connection: AsyncConnection, lease: ModelLease, *, seq: int, told: Mapping[str, Any], wait: Wait | None
+    connection: AsyncConnection,
+    lease: ModelLease,
+    *,
+    seq: int,
+    told: Mapping[str, Any],
+    wait: Wait | None = None,
+    problems: Sequence[str] = (),
 ) -> None:
     """Let go of a model mirrored up to `seq`: current, or due again if it was written meanwhile or has to wait.
 
-    `seq` 0: it was found deleted here.
+    `seq` 0: it was found deleted here. `problems`: what of it the workspace refuses, in its words.
     """
     current = (await connection.scalar(_LOCK_MODEL, {"model": lease.model}) or 0) == seq and wait is None
     await _if_held(
-        connection, lease, _FINISH, seq=seq, told=json.dumps(told), current=current,
+        connection, lease, _FINISH, seq=seq, told=json.dumps(told), current=current, problems=json.dumps([*problems]),
         waits_run_id=wait.run_id if wait else None, waits_seq=wait.seq if wait else None,
         waits_aside=wait is not None and wait.is_aside,
     )  # fmt: skip
@@ -233,6 +260,11 @@ async def postpone(connection: AsyncConnection, lease: ModelLease, *, wait: time
 async def quarantine(connection: AsyncConnection, lease: ModelLease, *, reason: str) -> None:
     """Set the model aside until it is written again."""
     await _if_held(connection, lease, _QUARANTINE, error=reason)
+
+
+async def replay(connection: AsyncConnection, name: str | None = None) -> int:
+    """Try those again that were set aside, or of which something was refused; how many that are."""
+    return len((await connection.execute(_REPLAY, {"name": name})).all())
 
 
 async def _if_held(connection: AsyncConnection, lease: ModelLease, change: TextClause, **values: object) -> None:

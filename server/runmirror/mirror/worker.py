@@ -19,10 +19,11 @@ from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
 from runmirror.mirror import link as links
-from runmirror.mirror import model_queue, model_worker, queue, status, throughput
+from runmirror.mirror import model_queue, queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link import Link
 from runmirror.mirror.model_queue import ModelLease
+from runmirror.mirror.model_worker import ModelWorker
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
@@ -54,6 +55,7 @@ class Worker:
         self._open_target = open_target
         self._debounce = settings.mirror_debounce
         self._tools = Tools(settings, engine, store, self.worker_id, lambda: self._stopping)
+        self._models = ModelWorker(settings, engine)
         self._target: Target | None = None
         self._link: Link | None = None
         self._running: dict[UUID, asyncio.Task[None]] = {}
@@ -233,36 +235,25 @@ class Worker:
     async def _mirror_model(self, target: Target, lease: ModelLease, asked_at: float) -> None:
         """As `_mirror`, for a registered model."""
         try:
-            error = await model_worker.attempt(self._settings, self._engine, target, lease, asked_at=asked_at)
-            if error is None:
+            outcome = await self._models.mirror(target, lease, asked_at=asked_at)
+            if outcome.outage is not None:
+                await self._note_outage(outcome.outage)
+            elif outcome.answered:
                 await self._note_contact(asked_at)
-                return
-            error, failures = await self._whose_fault(target, error), self._outage.failures
-            jitter = random.random()  # noqa: S311
-            decision = decide(
-                error, attempt=lease.attempt, outages=failures, run_outages=failures, jitter=jitter,
-                settings=self._settings,
-            )  # fmt: skip
-            await model_worker.settle(self._engine, lease, decision, error)
-            if isinstance(decision, Pause):
-                await self._pause(error, decision.wait)
         finally:
             del self._running[lease.token]
             self._wake.set()
 
-    async def _whose_fault(self, target: Target, error: Exception) -> Exception:
-        """A refusal is the run's own fault only if the workspace is in its place and lets us in."""
+    async def _failed(self, target: Target, lease: Lease, error: Exception) -> None:
         if isinstance(error, TargetRejected):
+            # A refusal is the run's own fault only if the workspace is in its place and lets us in.
             asked_at = clock_s()
             try:
                 await target.probe()
             except TargetOutage as outage:
-                return outage
-            await self._note_contact(asked_at)
-        return error
-
-    async def _failed(self, target: Target, lease: Lease, error: Exception) -> None:
-        error = await self._whose_fault(target, error)
+                error = outage
+            else:
+                await self._note_contact(asked_at)
         run_outages = self._run_outages.get(lease.run_id, 0)
         decision = decide(
             error,

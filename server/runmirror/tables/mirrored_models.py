@@ -25,6 +25,7 @@ mirrored_models = Table(
     Column("remote_name", Text),
     # {"tags": [key], "aliases": [alias], "versions": {number: [key]}}: what we may have set there.
     Column("told", JSONB, nullable=False, server_default="{}"),
+    Column("problems", JSONB, nullable=False, server_default="[]"),  # what of it the workspace refused, in its words
     Column("last_error", Text),
     Column("last_error_at", DateTime(timezone=True)),
     Column("mirrored_at", DateTime(timezone=True)),
