@@ -118,6 +118,36 @@ async def test_a_storage_that_does_not_reach_the_source_gets_the_bytes_and_the_l
     assert "sig=" not in told[0]
 
 
+async def test_one_file_that_storage_does_not_fetch_is_streamed_and_pauses_nothing(
+    blob_source: Source, emulator: EmulatorProcess, blob_worker: Worker
+) -> None:
+    run = await blob_source.run()
+    await run.upload("a.bin", SMALL)
+    emulator.add_fault("status", {"method": "PUT", "path": "/a.bin$"}, status=500)
+    await blob_worker.drain()
+    assert [(request["status"], request["bytes"]) for request in puts(emulator)] == [(500, 0), (201, len(SMALL))]
+    assert (await run.mirror()).attempt == 0
+    await run.upload("b.bin", SMALL)
+    await blob_worker.drain()
+    assert [request["bytes"] for request in puts(emulator, "/b.bin")] == [0], "the next one is fetched again"
+
+
+async def test_a_url_that_may_only_write_is_enough(
+    source: Source, emulator: EmulatorProcess, azure_worker: Worker
+) -> None:
+    """The blocks of an earlier attempt cannot be asked for then, and what stands there is asked by another URL."""
+    run = await source.run()
+    await run.upload("f", LARGE)
+    refused = {"x-ms-error-code": "AuthorizationPermissionMismatch"}
+    emulator.add_fault("status", {"method": "PUT", "path": "/f$"}, status=503, skip=3)
+    emulator.add_fault("status", {"host": "*.blob.*", "method": "GET"}, status=403, headers=refused)
+    emulator.add_fault("status", {"host": "*.blob.*", "method": "HEAD"}, status=403, headers=refused, skip=1)
+    await azure_worker.drain()
+    assert [fault["hits"] for fault in emulator.faults()] == [1, 1, 1]
+    assert files_of(remote_run(emulator, run.run_id.hex)) == {"f": (5120, md5(LARGE))}
+    assert (await run.mirror()).attempt == 0
+
+
 async def test_copying_by_url_can_be_switched_off(
     blob_source: Source, emulator: EmulatorProcess, blob_settings: Settings, engine: AsyncEngine, blobs: Store
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from runmirror.db import create_engine
 from runmirror.mirror import link, status
+from runmirror.mirror.model_wire import ModelMirrorAnswer
 from runmirror.mirror.target import TargetError
 from runmirror.mirror.wire import MirrorStatusAnswer
 from runmirror.settings import Settings
@@ -52,15 +53,24 @@ def describe(current: MirrorStatusAnswer) -> str:
         )
     lag = "-" if current.lag_seconds is None else f"{current.lag_seconds:.0f} s"
     contact = "never" if current.last_contact_at is None else f"{current.last_contact_at:%Y-%m-%d %H:%M:%S} UTC"
+    partial = current.models_partial
     lines = [
         f"workspace     {current.workspace_id}",
         f"state         {current.state}",
         f"runs behind   {current.runs_behind} (oldest for {lag})",
         f"quarantined   {current.runs_quarantined}",
         f"partial       {current.runs_partial} (with an overflow file)",
+        f"models        {current.models_behind} behind, {current.models_quarantined} quarantined, {partial} partial",
         f"throughput    {current.points_per_second:.1f} points/s, {current.runs_per_minute:.1f} runs/min",
         f"last contact  {contact}",
     ]
     if current.last_error:
         lines.append(f"last error    {current.last_error}")
+    lines += [f"model {model.name!r}: {_trouble_of(model)}" for model in current.models_in_trouble]
     return "\n".join(lines)
+
+
+def _trouble_of(model: ModelMirrorAnswer) -> str:
+    of_versions = [f"version {version.version}: {version.problem}" for version in model.versions if version.problem]
+    told = [*([model.last_error] if model.last_error else []), *model.problems, *of_versions]
+    return told[0] + (f" (and {len(told) - 1} more)" if len(told) > 1 else "")

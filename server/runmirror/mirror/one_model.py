@@ -11,7 +11,7 @@ from typing import Any, ParamSpec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror import model_queries, model_queue, remote_names
-from runmirror.mirror.azureml_registry import RemoteModel, RemoteVersion
+from runmirror.mirror.azureml_registry import ALIAS_TAG, RemoteModel, RemoteVersion
 from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.model_queries import RemotePlace, SourceModel, SourceVersion
 from runmirror.mirror.model_queue import ModelLease, Wait, union
@@ -25,7 +25,7 @@ _P = ParamSpec("_P")
 
 KEY_TAG, VERSION_TAG, NAME_TAG = "runmirror.model", "runmirror.version", "runmirror.name"
 SOURCE_TAG, DELETED_TAG = "runmirror.source", "runmirror.deleted"
-_OURS = "runmirror."
+_OURS = {KEY_TAG, VERSION_TAG, NAME_TAG, SOURCE_TAG, DELETED_TAG}
 NO_FILES = "no mirrored run has its files"
 REVISED = "files of it were overwritten at the source, and the workspace keeps the earlier content"
 _LONGEST_PROBLEM, _MOST_PROBLEMS = 500, 50
@@ -262,7 +262,7 @@ class OneModel:
 
 def _spoken(tags: Mapping[str, str]) -> dict[str, str]:
     """Without the keys that are the mirror's own."""
-    return {key: value for key, value in tags.items() if not key.startswith(_OURS)}
+    return {key: value for key, value in tags.items() if key not in _OURS and not key.startswith(ALIAS_TAG)}
 
 
 def _changed(wanted: Mapping[str, str], there: Mapping[str, str]) -> list[tuple[str, str]]:

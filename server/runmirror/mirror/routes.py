@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 
 from runmirror.db import ReadConnection
-from runmirror.errors import RunNotFound
-from runmirror.mirror import overflow_queries, status
+from runmirror.errors import RegisteredModelNotFound, RunNotFound
+from runmirror.mirror import model_status, overflow_queries, status
+from runmirror.mirror.model_wire import ModelMirrorAnswer, ModelMirrorsAnswer
 from runmirror.mirror.wire import MirrorStatusAnswer, RunMirrorAnswer
 from runmirror.routing import Permission, route
 from runmirror.runs.writes import parse_run_id
@@ -18,6 +19,17 @@ _MOST_LISTED = 1000
 async def get_mirror(connection: ReadConnection) -> MirrorStatusAnswer:
     """The linked workspace, how far behind the mirror is, and what is wrong if something is."""
     return MirrorStatusAnswer.of(await status.mirror_status(connection))
+
+
+@route(router, "GET", "/api/runmirror/v1/mirror/registered-models", permission=Permission.READ)
+async def get_mirrored_models(
+    connection: ReadConnection, name: str | None = None, in_trouble: bool = False
+) -> ModelMirrorsAnswer:
+    """How far registered models are mirrored and what of them is not: all, the one of that `name`, those in trouble."""
+    found = await model_status.model_mirrors(connection, name=name, in_trouble=in_trouble, most=_MOST_LISTED)
+    if name is not None and not found and not in_trouble:
+        raise RegisteredModelNotFound(name)
+    return ModelMirrorsAnswer(registered_models=[ModelMirrorAnswer.of(model) for model in found])
 
 
 @route(router, "GET", "/api/runmirror/v1/runs/{run_id}/mirror", permission=Permission.READ)

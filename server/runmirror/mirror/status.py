@@ -1,5 +1,6 @@
 """How the mirror is doing: for the status routes and `runmirror status`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,14 +9,20 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.mirror.model_status import ModelCounts, ModelMirror, model_counts, model_mirrors
+
 NOT_LINKED = "not_linked"
 OK = "ok"
 OUTAGE = "outage"
+_MOST_IN_TROUBLE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorStatus:
-    """`lag_s`: for how long the run that waits longest has been behind; rates are means over five minutes."""
+    """`lag_s`: for how long the run that waits longest has been behind; rates are means over five minutes.
+
+    Models are registered ones.
+    """
 
     state: str
     workspace_id: str | None
@@ -27,6 +34,8 @@ class MirrorStatus:
     runs_behind: int
     runs_quarantined: int
     runs_partial: int
+    models: ModelCounts
+    models_in_trouble: Sequence[ModelMirror]
     learned_limits: dict[str, int]
     lag_s: float | None
     points_per_s: float
@@ -89,8 +98,10 @@ _NOTE_CONTACT = text("""
 
 
 async def mirror_status(connection: AsyncConnection) -> MirrorStatus:
-    """The mirror as a whole, in one statement."""
+    """The mirror as a whole, in three statements."""
     row = (await connection.execute(_STATUS)).one()
+    models = await model_counts(connection)
+    in_trouble = await model_mirrors(connection, in_trouble=True, most=_MOST_IN_TROUBLE)
     state = NOT_LINKED if row.workspace_id is None else OUTAGE if row.last_error is not None else OK
     return MirrorStatus(
         state=state,
@@ -103,6 +114,8 @@ async def mirror_status(connection: AsyncConnection) -> MirrorStatus:
         runs_behind=row.runs,
         runs_quarantined=row.quarantined,
         runs_partial=row.partial,
+        models=models,
+        models_in_trouble=in_trouble,
         learned_limits=row.learned or {},
         lag_s=None if row.lag_s is None else float(row.lag_s),
         points_per_s=float(row.points) / 300,

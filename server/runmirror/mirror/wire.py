@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Self
 
+from runmirror.mirror.model_wire import ModelMirrorAnswer
 from runmirror.mirror.overflow import PATH, Overflowing
 from runmirror.mirror.overflow_queries import Report
 from runmirror.mirror.status import MirrorStatus, RunMirrorStatus
@@ -10,7 +11,10 @@ from runmirror.wire import Wire
 
 
 class MirrorStatusAnswer(Wire):
-    """`state` is `not_linked`, `ok` or `outage`; times are UTC; rates are means over the last five minutes."""
+    """`state` is `not_linked`, `ok` or `outage`; times are UTC; rates are means over the last five minutes.
+
+    Models are registered ones; the first in trouble are told in full.
+    """
 
     state: str
     workspace_id: str | None = None
@@ -22,6 +26,10 @@ class MirrorStatusAnswer(Wire):
     runs_behind: int
     runs_quarantined: int
     runs_partial: int
+    models_behind: int
+    models_quarantined: int
+    models_partial: int
+    models_in_trouble: list[ModelMirrorAnswer]
     learned_limits: dict[str, int]
     lag_seconds: float | None = None
     points_per_second: float
@@ -41,6 +49,10 @@ class MirrorStatusAnswer(Wire):
             runs_behind=status.runs_behind,
             runs_quarantined=status.runs_quarantined,
             runs_partial=status.runs_partial,
+            models_behind=status.models.behind,
+            models_quarantined=status.models.quarantined,
+            models_partial=status.models.partial,
+            models_in_trouble=[ModelMirrorAnswer.of(model) for model in status.models_in_trouble],
             learned_limits=status.learned_limits,
             lag_seconds=status.lag_s,
             points_per_second=status.points_per_s,
