@@ -118,14 +118,17 @@ async def test_a_storage_that_does_not_reach_the_source_gets_the_bytes_and_the_l
     assert "sig=" not in told[0]
 
 
+@pytest.mark.parametrize(("status", "times"), [(500, 1), (403, 2), (404, 1)])
 async def test_one_file_that_storage_does_not_fetch_is_streamed_and_pauses_nothing(
-    blob_source: Source, emulator: EmulatorProcess, blob_worker: Worker
+    blob_source: Source, emulator: EmulatorProcess, blob_worker: Worker, status: int, times: int
 ) -> None:
     run = await blob_source.run()
     await run.upload("a.bin", SMALL)
-    emulator.add_fault("status", {"method": "PUT", "path": "/a.bin$"}, status=500)
+    refused = {"x-ms-error-code": "AuthorizationFailure"}
+    emulator.add_fault("status", {"method": "PUT", "path": "/a.bin$"}, status=status, times=times, headers=refused)
     await blob_worker.drain()
-    assert [(request["status"], request["bytes"]) for request in puts(emulator)] == [(500, 0), (201, len(SMALL))]
+    asked = [(request["status"], request["bytes"]) for request in puts(emulator)]
+    assert asked == [(status, 0)] * times + [(201, len(SMALL))]
     assert (await run.mirror()).attempt == 0
     await run.upload("b.bin", SMALL)
     await blob_worker.drain()

@@ -239,6 +239,23 @@ async def test_what_is_deleted_here_is_marked_or_deleted_there(
     assert held()[-1] == (4, False)
 
 
+async def test_a_model_that_takes_the_name_of_a_deleted_one_is_never_taken_for_deleted(
+    registry: Registry, run: SourceRun, emulator: EmulatorProcess, azure_worker: Worker
+) -> None:
+    """Both are due at once, and the older one's turn is hindered."""
+    await registry.version("m", run)
+    await azure_worker.drain()
+    await registry.do("delete_model", "m")
+    await registry.do("create_model", "m", "again", [])
+    await registry.version("m", run)
+    emulator.add_fault("status", {"path": "model-versions/search$"}, status=500, times=2)
+    await azure_worker.drain()
+    there = remote(emulator)
+    assert (there["description"], "runmirror.deleted" in there["tags"]) == ("again", False)
+    assert [version["tags"].get("runmirror.deleted") for version in there["versions"]] == ["true", None]
+    assert (await registry.row("m")).state == "current"
+
+
 async def test_a_name_that_others_have_there_is_left_to_them(
     registry: Registry, run: SourceRun, emulator: EmulatorProcess, azure_worker: Worker
 ) -> None:

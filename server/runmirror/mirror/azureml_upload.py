@@ -33,6 +33,7 @@ _STAGED_IS_NO_USE = {"InvalidBlockList", "InvalidBlobOrBlock", "InvalidBlockId"}
 _LINK_AGE_S = 600.0
 _TRY_AGAIN_S = 600.0
 _PATIENCE = 3
+_SOURCE = "x-ms-copy-source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ class Destination:
         try:
             return await self._client.blob(self._guard, method, self._url + query, headers=headers, content=content)
         except Refused as error:
-            if _is_about_url(error):
+            # A source that is refused may be told in the same words; then streaming shows whether it was that.
+            if _is_about_url(error) and _SOURCE not in (headers or {}):
                 raise TargetUnauthorized(str(error)) from None
             raise
 
@@ -336,7 +338,7 @@ async def _group() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 def _source_headers(link: Link) -> dict[str, str]:
-    return {"x-ms-copy-source": link.url, "x-ms-source-if-match": link.etag}
+    return {_SOURCE: link.url, "x-ms-source-if-match": link.etag}
 
 
 def _is_about_url(error: Refused) -> bool:

@@ -66,6 +66,11 @@ class RemotePlace:
     is_revised: bool
 
     @property
+    def is_on_its_way(self) -> bool:
+        """Whether somebody is to mirror the run."""
+        return self.state in {"current", "due", "leased"}
+
+    @property
     def is_there(self) -> bool:
         return self.remote_run_id is not None and self.watermark >= self.seq
 
@@ -109,7 +114,10 @@ _KNOWN_VERSIONS = text("""
     SELECT version, remote_version, problem FROM mirrored_versions WHERE registered_model_id = :model
 """)
 
-_NAME_OF_DELETED = text("SELECT EXISTS (SELECT FROM mirrored_models WHERE remote_name = :name AND deleted)")
+_NAME_OF_DELETED = text("""
+    SELECT bool_and(state NOT IN ('due', 'leased')) FROM mirrored_models
+    WHERE remote_name = :name AND deleted AND registered_model_id <> :model
+""")
 
 
 async def read_model(connection: AsyncConnection, model: int) -> SourceModel | None:
@@ -130,9 +138,10 @@ async def known_versions(connection: AsyncConnection, model: int) -> dict[int, t
     return {row.version: (row.remote_version, row.problem) for row in found}
 
 
-async def was_ours(connection: AsyncConnection, name: str) -> bool:
-    """Whether a registered model that is deleted here has left this name there."""
-    return bool(await connection.scalar(_NAME_OF_DELETED, {"name": name}))
+async def left_by_deleted(connection: AsyncConnection, name: str, model: int) -> bool | None:
+    """Whether all registered models that are deleted here have left this name there; None if none had it."""
+    left: bool | None = await connection.scalar(_NAME_OF_DELETED, {"name": name, "model": model})
+    return left
 
 
 async def remote_place(connection: AsyncConnection, storage_location: str) -> RemotePlace | None:

@@ -36,7 +36,8 @@ class ModelLease:
 class Wait:
     """A version waits until the workspace has the run's writes up to `seq`.
 
-    The versions after it wait as well, so that numbers there are those here, unless the run is set aside (`is_aside`).
+    The versions after it wait as well, so that numbers there are those here, unless nobody mirrors the run now
+    (`is_aside`), as one in quarantine.
     """
 
     run_id: UUID
@@ -72,7 +73,8 @@ _ADOPT = text("""
 """)
 
 # Which workspace has a registered model is decided here alone: the linked one, where the copies of all runs are and so
-# the files of its versions. Whoever links several at once decides by the runs of the versions.
+# the files of its versions. With several linked at once it has to be that of the run of its first version; a version
+# whose run is elsewhere is told as a problem then (`one_model.OneModel._create_version`).
 _IS_THERE = "EXISTS (SELECT FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))"
 
 # A run that is gone for good is waited for by nobody: then the version is told to have no files.
@@ -80,7 +82,8 @@ _IS_READY = """
     (waits_run_id IS NULL OR NOT EXISTS (SELECT FROM mirrors WHERE run_id = waits_run_id) OR EXISTS (
         SELECT FROM mirrors
         WHERE run_id = waits_run_id AND (
-            (remote_run_id IS NOT NULL AND watermark >= waits_seq) OR (state = 'quarantined' AND NOT waits_aside))))
+            (remote_run_id IS NOT NULL AND watermark >= waits_seq)
+            OR (state NOT IN ('current', 'due', 'leased') AND NOT waits_aside))))
 """
 
 _CLAIM = text(f"""

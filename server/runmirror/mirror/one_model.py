@@ -16,7 +16,7 @@ from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.model_queries import RemotePlace, SourceModel, SourceVersion
 from runmirror.mirror.model_queue import ModelLease, Wait, union
 from runmirror.mirror.queue import LeaseLost
-from runmirror.mirror.target import Target, TargetRejected
+from runmirror.mirror.target import Target, TargetRejected, TargetUnavailable
 from runmirror.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,10 @@ class OneModel:
             remote = await self._registry.model(candidate)
             async with self._engine.begin() as connection:
                 owner = None if remote is None else remote.tags.get(KEY_TAG)
-                ours = remote is None or owner == model.key
-                if not ours and (owner is None or not await model_queries.was_ours(connection, candidate)):
+                left = await model_queries.left_by_deleted(connection, candidate, self._lease.model)
+                if left is False:
+                    raise TargetUnavailable(f"the deletion of the model that was {candidate!r} is not mirrored yet")
+                if not (remote is None or owner == model.key or (owner is not None and left)):
                     continue
                 lease = await model_queue.bind(connection, self._lease, candidate)
             if lease is None:
@@ -133,7 +135,7 @@ class OneModel:
             await self._save(version.version, None, NO_FILES if place is None else REVISED)
             return None
         if not place.is_there:
-            wait = Wait(place.run_id, place.seq, is_aside=place.state == "quarantined")
+            wait = Wait(place.run_id, place.seq, is_aside=not place.is_on_its_way)
             if self._wait is None or not wait.is_aside:
                 self._wait = wait
             return None
