@@ -1,12 +1,12 @@
 """SQL of what does not fit: who has a place, what was decided, what the target was heard to refuse."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.mirror.leftovers import Changes
 from runmirror.mirror.limits import Limits
 from runmirror.mirror.overflow import Held, Overflowing, Translation, too_long_tag
 from runmirror.mirror.queries import Page
@@ -117,24 +117,22 @@ async def may_exceed_tags(connection: AsyncConnection, page: Page, limits: Limit
 
 async def record(connection: AsyncConnection, run_id: UUID, translation: Translation) -> None:
     """Write the decisions down; the caller holds the lease."""
-    if translation.removed:
-        kinds, keys = zip(*translation.removed, strict=True)
+    await record_changes(connection, run_id, Changes(translation.added, translation.removed))
+
+
+async def record_changes(connection: AsyncConnection, run_id: UUID, changes: Changes) -> None:
+    """The same for what was decided otherwise."""
+    if changes.removed:
+        kinds, keys = zip(*changes.removed, strict=True)
         await connection.execute(_REMOVE, {"run_id": run_id, "kinds": list(kinds), "keys": list(keys)})
-    if translation.added:
-        await record_refused(connection, run_id, translation.added)
-
-
-async def record_refused(connection: AsyncConnection, run_id: UUID, added: Sequence[Overflowing]) -> None:
-    await connection.execute(
-        _ADD,
-        {
-            "run_id": run_id,
-            "kinds": [entry.kind for entry in added],
-            "keys": [entry.key for entry in added],
-            "seqs": [entry.from_seq for entry in added],
-            "reasons": [entry.reason for entry in added],
-        },
-    )
+    if changes.added:
+        columns = {
+            "kinds": [entry.kind for entry in changes.added],
+            "keys": [entry.key for entry in changes.added],
+            "seqs": [entry.from_seq for entry in changes.added],
+            "reasons": [entry.reason for entry in changes.added],
+        }
+        await connection.execute(_ADD, {"run_id": run_id, **columns})
 
 
 async def learned_limits(connection: AsyncConnection, link_id: int) -> dict[str, int]:

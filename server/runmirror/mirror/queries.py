@@ -66,7 +66,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the run, or of a logged model it made (`model_id` and the model's name then)."""
+    """A file of the run, or of a logged model it made (`model_id` then); it is mirrored into `folder` ("": the top)."""
 
     model_id: str
     path: str
@@ -74,8 +74,13 @@ class SourceFile:
     md5: str | None
     seq: int
     artifact_uri: str | None
-    model_name: str | None
-    has_namesake: bool  # an earlier logged model of the run has the same name
+    folder: str
+    deleted: bool = False
+
+    @property
+    def place(self) -> str:
+        """Its path in the target: no two files of a run have the same, in whatever order they came."""
+        return f"{self.folder}/{self.path}" if self.folder else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Page:
     tags: tuple[Tag, ...]
     deleted_tags: tuple[str, ...]
     files: tuple[SourceFile, ...]
+    deleted_files: tuple[SourceFile, ...] = ()
     inputs: tuple[Input, ...] = ()
 
     @property
@@ -144,15 +150,33 @@ _TAGS = text("""
     ORDER BY seq, key
 """)
 
-_FILES = text("""
-    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, model.name,
-        EXISTS (
-            SELECT FROM logged_models AS earlier
-            WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
-                AND (earlier.creation_timestamp_ms, earlier.model_id) < (model.creation_timestamp_ms, model.model_id)
-        ) AS has_namesake
-    FROM artifacts AS files LEFT JOIN logged_models AS model ON model.model_id = files.model_id
-    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto AND NOT files.deleted
+# A logged model's files lie in its folder of the run; a model from before there was `mirror_folder` has the folder of
+# its name, if it is the first of that name. What the run itself has there, or below `runmirror/`, came later.
+FOLDER = """
+    CASE
+        WHEN files.model_id <> '' THEN coalesce(
+            model.mirror_folder,
+            CASE WHEN NOT EXISTS (
+                SELECT FROM logged_models AS earlier
+                WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
+                    AND (earlier.creation_timestamp_ms, earlier.model_id)
+                        < (model.creation_timestamp_ms, model.model_id)
+            ) THEN model.name END,
+            'runmirror/models/' || files.model_id)
+        WHEN first.segment = 'runmirror' OR EXISTS (
+            SELECT FROM logged_models AS owner
+            WHERE owner.source_run_id = files.run_id AND owner.name = first.segment
+                AND coalesce(owner.mirror_folder, owner.name) = first.segment
+        ) THEN 'runmirror/run'
+        ELSE '' END
+"""
+
+_FILES = text(f"""
+    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, {FOLDER} AS folder,
+        files.deleted
+    FROM artifacts AS files CROSS JOIN LATERAL (SELECT split_part(files.path, '/', 1)) AS first (segment)
+        LEFT JOIN logged_models AS model ON model.model_id = files.model_id
+    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto
     ORDER BY files.seq, files.model_id, files.path
 """)
 
@@ -197,7 +221,7 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
     points = await connection.execute(_POINTS, part)
     params = await connection.execute(_PARAMS, part)
     tags = (await connection.execute(_TAGS, part)).all()
-    files = await connection.execute(_FILES, part)
+    files = [SourceFile(*file) for file in await connection.execute(_FILES, part)]
     inputs = await connection.execute(_INPUTS, part)
     return Page(
         source,
@@ -206,7 +230,8 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
         params=tuple(Param(key, value) for key, value in params),
         tags=tuple(Tag(key, value) for key, value in tags if value is not None),
         deleted_tags=tuple(key for key, value in tags if value is None),
-        files=tuple(SourceFile(*file) for file in files),
+        files=tuple(file for file in files if not file.deleted),
+        deleted_files=tuple(file for file in files if file.deleted),
         inputs=tuple(Input(row.seq, row.dataset_id.hex, dataset_input(row)) for row in inputs),
     )
 

@@ -15,7 +15,7 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import create_engine
 from runmirror.listen import cancel, listen
-from runmirror.mirror import destinations, link_queries, queue, throughput
+from runmirror.mirror import destinations, link_queries, model_places, model_queue, queue, throughput
 from runmirror.mirror import link as links
 from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.lane import Lane, OpenTarget, patiently
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _NOW = timedelta(0)
 _FORGET_EVERY_S = 3600.0
+_PLACE_EVERY_S = 5.0
 
 
 class Worker:
@@ -46,7 +47,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._draining = False
-        self._forgot_at = float("-inf")
+        self._forgot_at = self._placed_at = float("-inf")
         self._adopted = False
 
     async def run(self) -> None:
@@ -93,7 +94,11 @@ class Worker:
         async with self._engine.connect() as connection:
             if await destinations.is_pending(connection):
                 return False
-            return await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate) is None
+            waits = [
+                await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate),
+                await model_queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW),
+            ]
+        return waits == [None, None]
 
     async def _wait(self, delay_s: float) -> None:
         with suppress(TimeoutError):
@@ -101,16 +106,18 @@ class Worker:
         self._wake.clear()
 
     async def _step(self) -> float:
-        """Decide where marked runs go, have a lane for each link, and wake them all; how long to wait after that."""
+        """Decide what goes where, have a lane for each link, and wake them all; how long to wait after that."""
         async with self._engine.begin() as connection:
             if not self._adopted:
                 await links.adopt_settings(connection, self._settings)
+                await model_queue.adopt(connection)
             linked = await link_queries.read_links(connection)
         self._adopted = True
         for gone in self._lanes.keys() - {link.link_id for link in linked}:
             await self._lanes.pop(gone).abandon()
         async with self._engine.begin() as connection:
             routed = await destinations.route(connection, settle=self._settings.mirror_settle)
+        await self._place_models()
         for lane in self._lanes.values():
             await lane.drop_lost()
         for link in linked:
@@ -124,6 +131,14 @@ class Worker:
             async with self._engine.begin() as connection:
                 await throughput.forget_old(connection)
         return 0 if routed == destinations.BATCH else self._settings.mirror_poll.total_seconds()
+
+    async def _place_models(self) -> None:
+        """After the runs, whose places count; those that are due each time, all of them now and then."""
+        everything = self._draining or clock_s() - self._placed_at >= _PLACE_EVERY_S
+        if everything:
+            self._placed_at = clock_s()
+        async with self._engine.begin() as connection:
+            await model_places.place(connection, settle=self._settings.mirror_settle, everything=everything)
 
     def _lane_changed(self) -> None:
         """A lane looks after itself; only who waits for all of them to be done wants to know."""
