@@ -33,7 +33,9 @@ _WANTED = f"""
                 SELECT CAST(CASE WHEN run_id ~ '^[0-9a-f]{{32}}$' THEN run_id END AS uuid) AS run_id
                 FROM model_versions WHERE registered_model_id = mirror.registered_model_id
                 ORDER BY version LIMIT 1) AS version JOIN mirrors AS run USING (run_id)) AS first ON true
-    WHERE (own.workspace IS NOT NULL OR first.unrouted IS NULL) AND (:everything OR mirror.state IN ('due', 'leased'))
+    WHERE (own.workspace IS NOT NULL OR first.unrouted IS NULL) AND (
+        :everything OR mirror.link_id IS NULL
+        OR (mirror.state = 'due' AND mirror.due_at > now() - interval '10 seconds'))
 """  # noqa: S608 - constants of ours
 
 # What is being written this very moment is left for the next time. Whoever holds one that is moved or off has lost it;
@@ -81,6 +83,6 @@ _FORGET = text("""
 
 
 async def place(connection: AsyncConnection, *, settle: timedelta, everything: bool) -> None:
-    """Give those that are due their place, or have `everything` looked through: one that has to move begins anew."""
+    """Give new ones and those just written their place, or `everything`: one that has to move begins anew."""
     await connection.execute(_PLACE, {"settle": settle, "everything": everything})
     await connection.execute(_FORGET)

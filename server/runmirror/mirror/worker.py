@@ -133,7 +133,7 @@ class Worker:
         return 0 if routed == destinations.BATCH else self._settings.mirror_poll.total_seconds()
 
     async def _place_models(self) -> None:
-        """After the runs, whose places count; those that are due each time, all of them now and then."""
+        """After the runs, whose places count: the new ones each time, all of them now and then."""
         everything = self._draining or clock_s() - self._placed_at >= _PLACE_EVERY_S
         if everything:
             self._placed_at = clock_s()
