@@ -46,12 +46,13 @@ def writing(folder: Path) -> Iterator[tuple[Writing, Path]]:
         part.unlink(missing_ok=True)
 
 
-def _blob(written: Writing, file: Path, content_type: str) -> Blob:
+def blob_of(written: Writing, file: Path, content_type: str) -> Blob:
     return Blob(
         file=file,
         size=written.size,
         sha256=written.sha256.hexdigest(),
-        md5=base64.b64encode(written.md5.digest()).decode(),
+        md5=(md5 := base64.b64encode(written.md5.digest()).decode()),
+        shown_md5=md5,
         content_type=content_type,
         etag=f'"0x8D{secrets.token_hex(6).upper()}"',
     )
@@ -62,7 +63,7 @@ async def receive(folder: Path, request: Request) -> Blob:
     with writing(folder) as (written, file):
         async for chunk in request.stream():
             written.add(chunk)
-        blob = _blob(written, file, request.headers.get("x-ms-blob-content-type") or _content_type(request))
+        blob = blob_of(written, file, request.headers.get("x-ms-blob-content-type") or _content_type(request))
         if request.headers.get("content-md5", blob.md5) != blob.md5:
             text = "The MD5 value specified in the request did not match the MD5 value calculated by the server."
             raise AzureError(text, code="Md5Mismatch")
@@ -80,7 +81,7 @@ def join(folder: Path, blocks: list[Path], content_type: str) -> Blob:
             with block.open("rb") as source:
                 while chunk := source.read(CHUNK):
                     written.add(chunk)
-    return _blob(written, file, content_type)
+    return blob_of(written, file, content_type)
 
 
 def read_file(file: Path, start: int, length: int, status: int, headers: dict[str, str]) -> Response:

@@ -11,21 +11,14 @@ from xml.etree import ElementTree as ET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from azureml_emulator import sas
+from azureml_emulator import blob_copy, sas
 from azureml_emulator.blob_store import join, read_file, receive
 from azureml_emulator.emulator import Emulator
-from azureml_emulator.errors import AzureError
+from azureml_emulator.errors import BlobError
 from azureml_emulator.state import Blob
 
 _OF_RUNS = "ExperimentRun/dcid."
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-
-
-class BlobError(AzureError):
-    """A refusal in blob storage's words."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message, code=code, status=status)
 
 
 def _name(request: Request) -> str:
@@ -57,6 +50,7 @@ def _headers(request: Request, blob: Blob | None = None) -> dict[str, str]:
 def _content_headers(request: Request, blob: Blob) -> dict[str, str]:
     return {
         **_headers(request, blob),
+        **({"content-md5": blob.shown_md5} if blob.shown_md5 else {}),
         "content-type": blob.content_type,
         "accept-ranges": "bytes",
         "x-ms-blob-type": "BlockBlob",
@@ -120,7 +114,14 @@ async def _put_blob(emulator: Emulator, request: Request, name: str) -> Response
     if "content-length" not in request.headers:
         raise BlobError(411, "MissingContentLengthHeader", "Content-Length is required.")
     _check_absent(emulator, request, name)
-    return _commit(emulator, request, name, await receive(emulator.blob_dir, request))
+    return _commit(emulator, request, name, await _take(emulator, request))
+
+
+async def _take(emulator: Emulator, request: Request) -> Blob:
+    """What a request brings, or names by the URL it is to be copied from."""
+    if "x-ms-copy-source" in request.headers:
+        return await blob_copy.fetch(emulator, request)
+    return await receive(emulator.blob_dir, request)
 
 
 async def _put_block(emulator: Emulator, request: Request, name: str) -> Response:
@@ -129,7 +130,9 @@ async def _put_block(emulator: Emulator, request: Request, name: str) -> Respons
         base64.b64decode(block_id, validate=True)
     except binascii.Error:
         raise BlobError(400, "InvalidQueryParameterValue", "blockid must be Base64.") from None
-    block = await receive(emulator.blob_dir, request)
+    if any(len(other) != len(block_id) for other in emulator.state.blocks.get(name, {})):
+        raise BlobError(400, "InvalidBlobOrBlock", "The specified blob or block content is invalid.")
+    block = await _take(emulator, request)
     held = emulator.state.blocks[name].get(block_id)
     emulator.state.blocks[name][block_id] = block.file
     if held is not None:
@@ -152,6 +155,7 @@ async def _put_block_list(emulator: Emulator, request: Request, name: str) -> Re
     content_type = request.headers.get("x-ms-blob-content-type", "application/octet-stream")
     files = [blocks[block_id] for block_id in wanted]
     blob = await asyncio.to_thread(join, emulator.blob_dir, files, content_type)
+    blob.shown_md5 = request.headers.get("x-ms-blob-content-md5")
     return _commit(emulator, request, name, blob)
 
 
@@ -159,26 +163,45 @@ async def head(emulator: Emulator, request: Request) -> Response:
     name = _name(request)
     emulator.signer.check(request, name, "r")
     blob = _find(emulator, name)
-    headers = {**_content_headers(request, blob), "content-length": str(blob.size), "content-md5": blob.md5}
+    headers = {**_content_headers(request, blob), "content-length": str(blob.size)}
     return Response(status_code=200, headers=headers)
 
 
+def _block_list(emulator: Emulator, request: Request, name: str) -> Response:
+    """The blocks that wait for their list; those of a committed blob are not told."""
+    blocks = emulator.state.blocks.get(name, {})
+    if not blocks and name not in emulator.state.blobs:
+        raise BlobError(404, "BlobNotFound", "The specified blob does not exist.")
+    listed = "".join(
+        f"<Block><Name>{block_id}</Name><Size>{file.stat().st_size}</Size></Block>"
+        for block_id, file in sorted(blocks.items())
+    )
+    text = (
+        f'<?xml version="1.0" encoding="utf-8"?><BlockList><UncommittedBlocks>{listed}</UncommittedBlocks></BlockList>'
+    )
+    return Response(text, headers={**_headers(request), "content-type": "application/xml"})
+
+
 async def get(emulator: Emulator, request: Request) -> Response:
-    """The whole blob, or one range of it."""
+    """The whole blob, or one range of it; with comp=blocklist, what was staged for it."""
     name = _name(request)
     emulator.signer.check(request, name, "r")
+    if request.query_params.get("comp") == "blocklist":
+        return _block_list(emulator, request, name)
     blob = _find(emulator, name)
     _check_match(request, blob)
     wanted = request.headers.get("x-ms-range") or request.headers.get("range")
     headers = _content_headers(request, blob)
     match = RANGE.fullmatch(wanted or "")
     if match is None:
-        return read_file(blob.file, 0, blob.size, 200, {**headers, "content-md5": blob.md5})
+        return read_file(blob.file, 0, blob.size, 200, headers)
     start = int(match[1])
     end = min(int(match[2] or blob.size), blob.size - 1)
     if start >= blob.size or end < start:
         raise BlobError(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
-    headers |= {"content-range": f"bytes {start}-{end}/{blob.size}", "x-ms-blob-content-md5": blob.md5}
+    headers["content-range"] = f"bytes {start}-{end}/{blob.size}"
+    if whole_md5 := headers.pop("content-md5", None):
+        headers["x-ms-blob-content-md5"] = whole_md5
     return read_file(blob.file, start, end - start + 1, 206, headers)
 
 

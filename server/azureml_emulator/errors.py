@@ -66,6 +66,13 @@ class Unauthorized(AzureError):
     status, code, inner = 401, "InvalidAuthenticationToken", "AuthorizationError"
 
 
+class BlobError(AzureError):
+    """A refusal in blob storage's words."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message, code=code, status=status)
+
+
 class Internal(AzureError):
     """The emulator itself failed: its standard error says why."""
 

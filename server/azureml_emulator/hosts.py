@@ -61,6 +61,7 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
         async def take() -> Message:
             nonlocal unread
             message = await receive()
+            recorded.bytes += len(message.get("body", b""))
             unread = bool(message.get("more_body"))
             return message
 

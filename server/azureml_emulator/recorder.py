@@ -23,6 +23,7 @@ class Recorded:
     unknown: bool = False
     refused: bool = False
     fault: str | None = None
+    bytes: int = 0  # of the body, as far as it was read
     at: float = field(default_factory=time.time)
 
 

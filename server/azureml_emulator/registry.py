@@ -1,17 +1,21 @@
 """MLflow's model registry: registered models and their versions."""
 
+import re
+import secrets
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from azureml_emulator import fields, runs, search
 from azureml_emulator.emulator import Emulator
-from azureml_emulator.errors import AlreadyExists, InvalidParameter, Json, NotFound
+from azureml_emulator.errors import AlreadyExists, InvalidParameter, Json, NotFound, UnknownRoute
 from azureml_emulator.experiments import read
 from azureml_emulator.limits import Limits
 from azureml_emulator.mlflow_wire import latest_versions, write_model, write_version
 from azureml_emulator.paging import page_of
 from azureml_emulator.state import ModelVersion, RegisteredModel, now_ms
 
+_OF_RUN = re.compile(r"/runs/(?P<run>[^/]+)/artifacts(?:/(?P<path>.+))?$")
 STAGES = ("None", "Staging", "Production", "Archived")
 
 
@@ -108,6 +112,8 @@ async def delete_model_tag(emulator: Emulator, request: Request) -> Response:
 
 
 async def set_alias(emulator: Emulator, request: Request) -> Response:
+    if not emulator.settings.aliases:
+        raise UnknownRoute("No route for POST /registered-models/alias")
     body = await read(emulator, request)
     name, number = fields.text(body, "name"), str(fields.integer(body, "version"))
     find(emulator, name).aliases[fields.text(body, "alias")] = find_version(emulator, name, number).version
@@ -129,6 +135,17 @@ async def get_by_alias(emulator: Emulator, request: Request) -> Response:
     return JSONResponse({"model_version": write_version(version, model.aliases)})
 
 
+def _make_asset(emulator: Emulator, version: ModelVersion) -> None:
+    """What azureml-core finds a version's files by."""
+    source = _OF_RUN.search(version.source)
+    if source is None:
+        return
+    prefix = f"ExperimentRun/dcid.{source['run']}/{source['path'] or ''}".rstrip("/")
+    asset_id = secrets.token_hex(16)
+    emulator.state.assets[asset_id] = {"id": asset_id, "name": version.name, "artifacts": [{"prefix": prefix}]}
+    version.extra["url"] = f"aml://asset/{asset_id}"
+
+
 async def create_version(emulator: Emulator, request: Request) -> Response:
     body = await read(emulator, request)
     model = find(emulator, fields.text(body, "name"))
@@ -138,6 +155,7 @@ async def create_version(emulator: Emulator, request: Request) -> Response:
     tags = runs.read_tags(body)
     version = make_version(model, fields.text(body, "source"), run_id)
     version.tags, version.description = tags, fields.optional_text(body, "description")
+    _make_asset(emulator, version)
     return JSONResponse({"model_version": write_version(version, model.aliases)})
 
 

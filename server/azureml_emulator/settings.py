@@ -21,6 +21,10 @@ class Settings:
     write_sas: bool = True
     # It is not documented whether an archived run is a deleted one to MLflow's part of the service.
     hidden_is_deleted: bool = False
+    # Whether storage reaches the accounts that files are to be copied from by URL.
+    copy_sources: bool = True
+    # Whether the registry takes aliases; the documentation does not say that the service does.
+    aliases: bool = True
     limits: Limits = field(default_factory=Limits)
 
     def change(self, wanted: dict[str, Any]) -> None:

@@ -128,6 +128,7 @@ class Blob:
     size: int
     sha256: str
     md5: str
+    shown_md5: str | None  # what the blob's own property says: storage computes none for a blob of blocks
     content_type: str
     etag: str
     modified: float = field(default_factory=time.time)

@@ -276,30 +276,33 @@ def verify(
 @main.command()
 @click.option("--run", "run_ids", metavar="ID", multiple=True, callback=_run_ids, help="this run; may be repeated")
 @click.option("--experiment", "experiments", metavar="NAME_OR_ID", multiple=True, help="the runs of this experiment")
-@click.option("--all", "everything", is_flag=True, help="all quarantined runs")
+@click.option("--model", "models", metavar="NAME", multiple=True, help="this registered model; may be repeated")
+@click.option("--all", "everything", is_flag=True, help="all quarantined runs and registered models in trouble")
 @click.option("--dry-run", is_flag=True, help="only show which runs those are")
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
 @database_option
 @data_dir_option
 def replay(
-    *, run_ids: tuple[UUID, ...], experiments: tuple[str, ...], everything: bool, dry_run: bool, as_json: bool,
-    **flags: Any,
+    *, run_ids: tuple[UUID, ...], experiments: tuple[str, ...], models: tuple[str, ...], everything: bool,
+    dry_run: bool, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Put quarantined runs back into the mirror's queue, once the cause is mended."""
-    from runmirror.mirror.replay import replay_runs
+    """Put quarantined runs and registered models back into the mirror's queue, once the cause is mended."""
+    from runmirror.mirror.replay import replay_models, replay_runs
 
-    if sum((bool(run_ids), bool(experiments), everything)) != 1:
-        raise click.UsageError("say which runs: --run, --experiment or --all")
+    if sum((bool(run_ids), bool(experiments), bool(models), everything)) != 1:
+        raise click.UsageError("say which: --run, --experiment, --model or --all")
     settings = read_settings(flags)
     with _database(settings) as url:
         _migrate(url)
-        count = asyncio.run(
-            replay_runs(
-                settings, url, run_ids=run_ids, experiments=experiments, dry_run=dry_run, as_json=as_json,
-                tell=click.echo,
-            )
-        )  # fmt: skip
-    click.echo(f"{count} runs {'would go' if dry_run else 'are'} back in the queue", err=True)
+        how: dict[str, Any] = {"dry_run": dry_run, "as_json": as_json, "tell": click.echo}
+        told = []
+        if not models:
+            count = asyncio.run(replay_runs(settings, url, run_ids=run_ids, experiments=experiments, **how))
+            told.append(f"{count} runs")
+        if models or everything:
+            replayed = asyncio.run(replay_models(settings, url, names=models, **how))
+            told += [f"{replayed} registered models"] if models or replayed else []
+    click.echo(f"{' and '.join(told)} {'would go' if dry_run else 'are'} back in the queue", err=True)
 
 
 @main.command()

@@ -157,6 +157,16 @@ class Settings(BaseSettings):
         10, ge=0, le=10_000, allow_inf_nan=False,
         description="runs of the past mirrored in a second, into each workspace, behind live runs; 0 pauses them",
     )  # fmt: skip
+    mirror_copy_by_url: bool = Field(
+        True,
+        description="files in Azure Blob are copied by the workspace's storage itself, by URLs signed for reading one "
+        "file; else, and where it does not reach them, they are streamed",
+    )
+    mirror_deleted_models: Literal["keep", "delete"] = Field(
+        "keep",
+        description="what becomes in the workspace of a model version that is deleted here: it stays, with the tag "
+        "`runmirror.deleted`, or goes",
+    )
     mirror_page_rows: int = Field(5000, ge=2000, description="changes of a run read at once")
     mirror_debounce: Duration = Field(
         timedelta(seconds=1), description="how long writes of a run are gathered before they are mirrored"

@@ -1,6 +1,7 @@
 """The artifact store reached with an identity of Entra instead of the account's key."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -9,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from azure.storage.blob.aio import BlobServiceClient
 
 from azureml_emulator.tls import make_certificates
 from runmirror.artifacts.blob import BlobStore, service_of_identity
@@ -61,8 +63,21 @@ async def test_an_identity_of_entra_reads_writes_and_signs(store: BlobStore, tmp
     async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
         answer = await client.get(urls[0])
         assert (answer.status_code, answer.content) == (200, b"hello")
+        link = await store.link("d/f", SOON)
+        assert link is not None
+        assert (await client.get(link.url)).content == b"hello"
+        assert (await client.put(link.url, content=b"", headers={"x-ms-blob-type": "BlockBlob"})).status_code == 403
         upload_id, parts = await direct.sign_parts("d/big", 2, SOON)
         for url, data in zip(parts, (b"one", b"two"), strict=True):
             assert (await client.put(url, content=data)).status_code == 201
         assert (await direct.commit_parts("d/big", upload_id, 2)).size_bytes == 6
     assert await content(store, "d/big") == b"onetwo"
+
+
+async def test_a_store_that_cannot_sign_has_no_links_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    service = BlobServiceClient("https://nobody.blob.core.windows.net", credential="sv=2021-08-06&sig=abc")
+    store = BlobStore(service, "files", "below")
+    assert [await store.link("d/f", SOON) for _ in range(3)] == [None] * 3
+    await store.close()
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "cannot sign" in told

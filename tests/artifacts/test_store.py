@@ -7,8 +7,10 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from runmirror.artifacts import blob
@@ -90,6 +92,29 @@ async def test_a_reader_keeps_the_version_it_opened_or_hears_of_the_change(store
             got += chunk
     assert got
     assert old.startswith(got)
+
+
+async def test_a_link_reads_one_file_for_a_while_where_the_store_has_urls(store: Store) -> None:
+    await store.write("a/ü b%.bin", chunks(b"of others' use"))
+    await store.write("a/secret", chunks(b"not yours"))
+    link = await store.link("a/ü b%.bin", timedelta(minutes=1))
+    if isinstance(store, LocalStore):
+        assert link is None
+        return
+    assert link is not None
+    stat = await store.stat("a/ü b%.bin")
+    assert (link.size_bytes, link.etag, link.md5) == (stat.size_bytes, stat.etag, digest(b"of others' use").md5)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(link.url)).content == b"of others' use"
+        other = link.url.replace("%C3%BC%20b%25.bin", "secret")
+        assert other != link.url
+        assert (await client.get(other)).status_code == 403
+        written = await client.put(link.url, content=b"", headers={"x-ms-blob-type": "BlockBlob"})
+        assert written.status_code == 403
+    with pytest.raises(ArtifactNotFound):
+        await store.link("missing", timedelta(minutes=1))
+    with pytest.raises(InvalidParameter):
+        await store.link("a", timedelta(minutes=1))
 
 
 async def test_a_folder_is_listed_by_name_one_level_deep(store: Store) -> None:

@@ -136,6 +136,31 @@ def test_a_blob_of_blocks_appears_when_its_list_is_put(rest: Rest) -> None:
     assert _code(rest.client.put(url, params=commit, content=body, headers=ONLY_NEW)) == (409, "BlobAlreadyExists")
 
 
+def test_blocks_that_wait_for_their_list_are_told_until_it_comes(rest: Rest) -> None:
+    url = rest.write_url(rest.run(), "big")
+    waiting = {**_query(url), "comp": "blocklist", "blocklisttype": "uncommitted"}
+    assert _code(rest.client.get(url, params=waiting)) == (404, "BlobNotFound")
+    block = {**_query(url), "comp": "block", "blockid": (name := base64.b64encode(b"one").decode())}
+    assert rest.client.put(url, params=block, content=b"12345").status_code == 201
+    assert f"<Name>{name}</Name><Size>5</Size>" in rest.client.get(url, params=waiting).text
+    other_length = {**block, "blockid": base64.b64encode(b"longer").decode()}
+    assert _code(rest.client.put(url, params=other_length, content=b"x")) == (400, "InvalidBlobOrBlock")
+    assert _code(rest.client.put(url, params=block, content=b"x", headers={"Content-MD5": "AAAA"})) == (
+        400,
+        "Md5Mismatch",
+    )
+    assert rest.put(url, b"").status_code == 201
+    assert "<Name>" not in rest.client.get(url, params=waiting).text
+
+
+@pytest.mark.parametrize("source", ["https://elsewhere.blob.core.windows.net/c/b?sig=1", "http://127.0.0.1:1/c/b"])
+def test_a_source_that_is_not_there_or_not_for_us_is_not_copied(rest: Rest, source: str) -> None:
+    url = rest.write_url(rest.run(), "f")
+    refused = rest.put(url, b"", **{"x-ms-copy-source": source})
+    assert refused.headers["x-ms-error-code"] == "CannotVerifyCopySource"
+    assert refused.status_code in {403, 404}
+
+
 def _query(url: str) -> dict[str, str]:
     return dict(httpx.URL(url).params)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
+from runmirror.mirror.azureml_registry import AzureRegistry
 from runmirror.mirror.link import Link
 from runmirror.mirror.target import (
     Copied,
@@ -78,6 +79,9 @@ class MemoryTarget:
         return bound
 
     async def close(self) -> None: ...
+
+    def registry(self) -> AzureRegistry:
+        raise AssertionError("registered models are tested against the emulated workspace only")
 
     def portal_url(self, run: RemoteRun) -> str | None:
         return f"https://portal.example/runs/{run.run_id}"
@@ -184,6 +188,10 @@ class MemoryTarget:
                 sent += len(content)
         self._end("copy_files", run)
         return Copied(sent, tuple(changed))
+
+    async def artifact_paths(self, run: RemoteRun) -> Sequence[str]:
+        self._begin("artifact_paths", run)
+        return list(self._find(run).files)
 
     async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
         self._begin("update_run", run)

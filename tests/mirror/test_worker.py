@@ -124,6 +124,33 @@ async def test_logged_models_are_folders_of_the_run(source: Source, target: Memo
     assert target.of(run.run_id.hex).files == {"model/MLmodel": b"one", f"runmirror/models/{second}/MLmodel": b"two"}
 
 
+async def test_files_of_a_run_and_of_its_models_never_share_a_place(
+    source: Source, target: MemoryTarget, worker: Worker
+) -> None:
+    """Whoever came first has the folder, and keeps it whatever is mirrored in which order."""
+    run = await source.run()
+    await run.upload("early/x", b"of the run")
+    late, taken = await run.log_model("model"), await run.log_model("early")
+    own = await run.log_model("runmirror")
+    await run.upload("model/x", b"of the run, later")
+    await run.upload(f"runmirror/models/{taken}/x", b"a name of ours")
+    await worker.drain()
+    for model_id in (late, taken, own):
+        await run.upload("x", model_id[:6].encode(), model_id=model_id)
+    await worker.drain()
+    await run.upload("early/x", b"of the run, again")
+    await run.upload("model/x", b"of the run, again")
+    await worker.drain()
+    assert target.of(run.run_id.hex).files == {
+        "early/x": b"of the run, again",
+        "runmirror/run/model/x": b"of the run, again",
+        f"runmirror/run/runmirror/models/{taken}/x": b"a name of ours",
+        "model/x": late[:6].encode(),
+        f"runmirror/models/{taken}/x": taken[:6].encode(),
+        f"runmirror/models/{own}/x": own[:6].encode(),
+    }
+
+
 async def test_a_lost_answer_makes_no_second_run(source: Source, target: MemoryTarget, worker: Worker) -> None:
     run = await source.run()
     target.failures.append(Failure("create_run", TargetUnavailable("reset", uncertain=True), after=True))

@@ -7,10 +7,13 @@ away after a week. There are no folders: a folder is what names have in common u
 import asyncio
 import hashlib
 import io
+import logging
 import re
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any, Self
 from uuid import uuid4
 
@@ -19,14 +22,20 @@ from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import DefaultAzureCredential
-from azure.storage.blob import BlobBlock, BlobProperties, ContentSettings
+from azure.storage.blob import (
+    BlobBlock,
+    BlobProperties,
+    ContentSettings,
+)
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, ExponentialRetry
 
 from runmirror.artifacts.blob_direct import BlobDirect, name_of_block
 from runmirror.artifacts.blob_errors import code_of, told
-from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
+from runmirror.artifacts.files import CannotSign, Direct, Entry, Link, Opened, Stat, Written
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import ArtifactNotFound, Busy, InvalidParameter, Unavailable
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 4 * 1024**2  # Azure takes 50,000 blocks: 195 GiB a file
 BLOCKS_IN_FLIGHT = 2
@@ -34,6 +43,7 @@ SINGLE_PUT_BYTES = 1024**2  # what the client sends as raw bytes, which aiohttp 
 READ_BYTES = 4 * 1024**2
 DELETES_IN_FLIGHT = 8
 PROBE_S = 5
+NO_LINKS_S = 600.0  # an operator may give the right to sign at any time
 
 _ADDRESS = re.compile(
     r"^wasbs?://(?P<container>[a-z0-9$][a-z0-9-]{1,62})@(?P<host>[a-z0-9]{3,24}\.blob\.[a-z0-9.-]+)(?:/(?P<prefix>.*))?$"
@@ -50,7 +60,9 @@ class BlobStore:
         self.container = service.get_container_client(container)
         self.prefix = prefix
         self.credential = credential
-        self.direct: Direct | None = BlobDirect(service, self._blob) if direct else None
+        self._signing = BlobDirect(service, self._blob)
+        self.direct: Direct | None = self._signing if direct else None
+        self._no_links_until = float("-inf")
 
     @classmethod
     def at(
@@ -129,6 +141,20 @@ class BlobStore:
             async for chunk in download.chunks():
                 await asyncio.to_thread(md5.update, chunk)
             return Written(properties.size, md5.hexdigest())
+
+    async def link(self, path: str, lifetime: timedelta) -> Link | None:
+        if time.monotonic() < self._no_links_until:
+            return None
+        try:
+            url = await self._signing.sign_read(path, lifetime)
+        except CannotSign as error:
+            self._no_links_until = time.monotonic() + NO_LINKS_S
+            log.warning("no URLs can be signed for the artifact store: %s", error)
+            return None
+        with told(path):
+            properties = await self._properties(path)
+        md5 = properties.content_settings.content_md5
+        return Link(url, properties.etag, properties.size, bytes(md5).hex() if md5 else None)
 
     async def list(self, path: str) -> Sequence[Entry]:
         folder = f"{self._name(path)}/" if self._name(path) else ""

@@ -63,6 +63,10 @@ class BlobDirect:
             path, BlobSasPermissions(read=True), lifetime, content_disposition=disposition, content_type=content_type
         )
 
+    async def sign_read(self, path: str, lifetime: timedelta) -> str:
+        """A URL of the bytes as they are."""
+        return await self._sign(path, BlobSasPermissions(read=True), lifetime)
+
     async def sign_upload(self, path: str, lifetime: timedelta) -> tuple[str, Mapping[str, str]]:
         url = await self._sign(path, BlobSasPermissions(write=True), lifetime)
         return url, {"x-ms-blob-type": "BlockBlob", "Content-Type": CONTENT_TYPE}

@@ -40,6 +40,16 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One version of a file, readable for a while by whoever has the URL; `md5` in hex, if the store knows it."""
+
+    url: str
+    etag: str
+    size_bytes: int
+    md5: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file or a folder in a listing; `path` is the whole store path, `size_bytes` None for a folder."""
 
@@ -106,6 +116,10 @@ class Store(Protocol):
 
     async def digest(self, path: str) -> Written | None:
         """What is stored at `path` now; None when no file is there. May have to read the file."""
+        ...
+
+    async def link(self, path: str, lifetime: timedelta) -> Link | None:
+        """A URL that reads one file; None when the store has no such URLs. Raises as `read` does."""
         ...
 
     async def list(self, path: str) -> Sequence[Entry]:

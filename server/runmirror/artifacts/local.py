@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -65,7 +66,12 @@ class LocalStore:
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):
-            file, stat = await asyncio.to_thread(self._open, path)
+            opening = asyncio.create_task(asyncio.to_thread(self._open, path))
+            try:
+                file, stat = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close)  # the thread opens it all the same
+                raise
         return Opened(stat.size_bytes, stat.etag, _Chunks(file, start, stat.size_bytes if end is None else end))
 
     async def stat(self, path: str) -> Stat:
@@ -78,6 +84,9 @@ class LocalStore:
                 return await asyncio.to_thread(self._digest, path)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
+
+    async def link(self, path: str, lifetime: timedelta) -> None:  # noqa: ARG002 - a folder has no URLs
+        return None
 
     async def list(self, path: str) -> Sequence[Entry]:
         with _told(path):
@@ -179,6 +188,11 @@ class _Upload:
     def discard(self) -> None:
         self.file.close()
         self.place.unlink(missing_ok=True)
+
+
+def _close(opening: "asyncio.Task[tuple[BinaryIO, Stat]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()
 
 
 class _Chunks:

@@ -12,6 +12,8 @@ _KEYS, _VALUES = bindparam("keys", type_=ARRAY(Text)), bindparam("values", type_
 
 _EXPERIMENT = text("SELECT artifact_location, lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id")
 
+# In the mirror its files lie in a folder of its name, unless files of the run or of an earlier model are there. Asked
+# under the run's lock, and never again: so a file has one place there, whatever comes later.
 _CREATE = text("""
     WITH new_params AS (
         INSERT INTO logged_model_params (model_id, key, value)
@@ -21,12 +23,19 @@ _CREATE = text("""
         SELECT :model_id, key, value FROM unnest(:tag_keys, :tag_values) AS g (key, value))
     INSERT INTO logged_models (
         model_id, experiment_id, name, artifact_uri, creation_timestamp_ms, last_updated_timestamp_ms, status,
-        model_type, source_run_id)
-    VALUES (:model_id, :experiment_id, :name, :artifact_uri, :now_ms, :now_ms, :status, :model_type, :source_run_id)
+        model_type, source_run_id, mirror_folder)
+    VALUES (:model_id, :experiment_id, :name, :artifact_uri, :now_ms, :now_ms, :status, :model_type, :source_run_id,
+        CASE WHEN :name = 'runmirror'
+            OR EXISTS (
+                SELECT FROM artifacts
+                WHERE run_id = :source_run_id AND model_id = '' AND split_part(path, '/', 1) = :name)
+            OR EXISTS (SELECT FROM logged_models WHERE source_run_id = :source_run_id AND name = :name)
+        THEN 'runmirror/models/' || :model_id ELSE :name END)
 """).bindparams(
     _KEYS,
     _VALUES,
     bindparam("model_id", type_=Text),
+    bindparam("name", type_=Text),
     bindparam("tag_keys", type_=ARRAY(Text)),
     bindparam("tag_values", type_=ARRAY(Text)),
     bindparam("source_run_id", type_=Uuid),

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
-from runmirror.mirror.azureml_artifacts import Copier, Sizes
+from runmirror.mirror.azureml_artifacts import Copier
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
 from runmirror.mirror.azureml_reader import ABSENT, HISTORY_PAGE, AzureMLReader, metric_in
+from runmirror.mirror.azureml_registry import AzureRegistry
+from runmirror.mirror.azureml_upload import CopyByUrl, Sizes
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.target import (
     BornThere,
@@ -48,6 +50,7 @@ class AzureMLTarget:
         self._workspace = workspace
         self._settings = settings
         self._sizes = sizes or Sizes()
+        self._by_url = CopyByUrl(wanted=settings.mirror_copy_by_url)
         self._guard: Guard = lambda: None
         self._mlflow_url = f"{workspace.api_url}/mlflow/v2.0{workspace.workspace_id}/api/2.0/mlflow"
 
@@ -219,10 +222,14 @@ class AzureMLTarget:
         await self._of_run(run, self._post("/runs/update", body))
 
     async def copy_files(self, run: RemoteRun, files: Sequence[RemoteFile]) -> Copied:
-        if not files:
-            return Copied(0, ())
+        return await self._copier(run).copy(files) if files else Copied(0, ())
+
+    async def artifact_paths(self, run: RemoteRun) -> Sequence[str]:
+        return await self._copier(run).paths()
+
+    def _copier(self, run: RemoteRun) -> Copier:
         where = self._workspace
-        copier = Copier(
+        return Copier(
             self._client,
             self._guard,
             history_url=f"{where.api_url}/history/v1.0{where.workspace_id}",
@@ -231,8 +238,11 @@ class AzureMLTarget:
             at_once=self._settings.mirror_artifact_concurrency,
             per_request=self._settings.mirror_artifacts_per_request,
             sizes=self._sizes,
+            by_url=self._by_url,
         )
-        return await copier.copy(files)
+
+    def registry(self) -> AzureRegistry:
+        return AzureRegistry(self._client, self._guard, self._mlflow_url)
 
     async def _get(self, path: str, params: dict[str, str | int]) -> Json:
         return await self._client.call(self._guard, "GET", self._mlflow_url + path, params=params)

@@ -2,21 +2,20 @@
 
 register ──new──▶ put
          └─known─▶ same content ──▶ done
-                   no content yet (an attempt died in between) ──▶ put by another URL
+                   no content yet (an attempt died in between) ──▶ put by another URL, from where that attempt ended
                    other content (overwritten at the source) ──▶ put over it if the service grants a URL for that,
                                                                  else the revision's path
 """
 
 import asyncio
-import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import escape
 
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused, facts_of
+from runmirror.mirror.azureml_transport import Answer
+from runmirror.mirror.azureml_upload import CopyByUrl, Destination, Sizes, StoredBlob, Upload, together
 from runmirror.mirror.redact import redact
 from runmirror.mirror.target import (
     Copied,
@@ -29,23 +28,7 @@ from runmirror.mirror.target import (
     TargetUnavailable,
 )
 
-MIB = 1024**2
-_MOST_BLOCKS = 50_000
 _CONFLICT = "already exists"
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """A file up to `single_put` goes in one request, a larger one in blocks: each request fits its time limit."""
-
-    single_put: int = 16 * MIB
-    block: int = 8 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class _Blob:
-    size_bytes: int
-    md5: str | None  # hex
 
 
 class Copier:
@@ -62,6 +45,7 @@ class Copier:
         at_once: int,
         per_request: int,
         sizes: Sizes,
+        by_url: CopyByUrl,
     ) -> None:
         self._client = client
         self._guard = guard
@@ -70,8 +54,23 @@ class Copier:
         self._container = f"ExperimentRun/dcid.{run.run_id}"
         self._per_request = per_request
         self._sizes = sizes
+        self._by_url = by_url
+        self._files = asyncio.Semaphore(at_once)
         self._slots = asyncio.Semaphore(at_once)
         self._conflicts = dict[str, str]()  # by which request each was refused
+        self._revised: list[RemoteFile] = []
+
+    async def paths(self) -> Sequence[str]:
+        """Every path of the run, a page at a time."""
+        found: list[str] = []
+        params: dict[str, str | int] = {}
+        while True:
+            url = f"{self._artifact_url}/{self._container}"
+            answer = await self._client.call(self._guard, "GET", url, params=params)
+            found += [str(entry.get("path")) for entry in answer.get("value") or []]
+            if not answer.get("continuationToken"):
+                return found
+            params["continuationToken"] = str(answer["continuationToken"])
 
     async def copy(self, files: Sequence[RemoteFile]) -> Copied:
         """Copy what is not there yet, a group at a time, so that no signed URL waits long."""
@@ -79,7 +78,7 @@ class Copier:
 
         async def one(file: RemoteFile, url: str | None) -> None:
             nonlocal sent
-            async with self._slots:
+            async with self._files:
                 try:
                     # Two steps: `sent +=` would read before the wait what others add to meanwhile.
                     copied = await self._copy(file, url)
@@ -90,8 +89,8 @@ class Copier:
         for at in range(0, len(files), self._per_request):
             group = files[at : at + self._per_request]
             urls = await self._register([file.path for file in group])
-            await _all(one(file, urls[file.path]) for file in group)
-        return Copied(sent, tuple(changed))
+            await together(one(file, urls[file.path]) for file in group)
+        return Copied(sent, tuple(changed), tuple(self._revised))
 
     async def _register(self, paths: list[str]) -> dict[str, str | None]:
         """A URL to write to for every path; None for one that was registered before."""
@@ -113,38 +112,57 @@ class Copier:
         if url is not None:
             return await self._put(url, file, file.path)
         there = await self._blob_at(file.path)
-        if await _holds(there, file):
+        if await self._holds(file.path, there, file):
             return 0
         if there is None or there.size_bytes == 0:
-            return await self._put(await self._url_again(file.path), file, file.path)
+            return await self._put(await self._url_again(file.path), file, file.path, resumed=True)
         granted = await self._write_url(file.path)
         if granted is not None:
-            return await self._put(granted, file, file.path)
+            return await self._put(granted, file, file.path, resumed=True)
         return await self._copy_revision(file)
 
     async def _copy_revision(self, file: RemoteFile) -> int:
         """The path is taken by an earlier content for good."""
         path = file.revision_path
         url = (await self._register([path]))[path]
-        if url is None:
-            if await _holds(await self._blob_at(path), file):
-                return 0
-            url = await self._url_again(path)
-        return await self._put(url, file, path)
+        if url is not None:
+            sent = await self._put(url, file, path)
+        elif await self._holds(path, await self._blob_at(path), file):
+            sent = 0
+        else:
+            sent = await self._put(await self._url_again(path), file, path, resumed=True)
+        self._revised.append(file)
+        return sent
 
-    async def _blob_at(self, path: str) -> _Blob | None:
+    async def _holds(self, path: str, there: StoredBlob | None, file: RemoteFile) -> bool:
+        """Whether the content is there already; what has no MD5 on record, here or there, is read for it."""
+        if there is None or there.size_bytes != file.size_bytes:
+            return False
+        return (there.md5 or await self._digest_at(path, there.size_bytes)) == (file.md5 or await _digest(file))
+
+    async def _digest_at(self, path: str, size: int) -> str:
+        hashing = hashlib.md5(usedforsecurity=False)
+        for start in range(0, size, self._sizes.block):
+            span = f"bytes={start}-{min(start + self._sizes.block, size) - 1}"
+            answer = await self._read(path, "GET", {"x-ms-range": span})
+            hashing.update(b"" if answer is None else answer.content)
+        return hashing.hexdigest()
+
+    async def _blob_at(self, path: str) -> StoredBlob | None:
         """What was uploaded to a registered path."""
+        answer = await self._read(path, "HEAD", {})
+        return None if answer is None else StoredBlob.told_by(answer)
+
+    async def _read(self, path: str, method: str, headers: Mapping[str, str]) -> Answer | None:
         try:
             info = await self._client.call(self._guard, "GET", f"{self._run_url}/contentinfo", params={"path": path})
-            answer = await self._client.blob(self._guard, "HEAD", str(info.get("contentUri")))
+            return await self._client.blob(self._guard, method, str(info.get("contentUri")), headers=headers)
         except Refused as error:
             if error.is_absent:
                 return None
             if error.status in {401, 403}:
                 raise TargetUnauthorized(str(error)) from None
             raise
-        md5 = answer.headers.get("content-md5")
-        return _Blob(int(answer.headers["content-length"]), base64.b64decode(md5).hex() if md5 else None)
 
     async def _write_url(self, path: str) -> str | None:
         """A URL that may overwrite, if the service grants one."""
@@ -168,62 +186,18 @@ class Copier:
             raise TargetRejected(f"{reason} (conflict{self._conflicts[path]})")
         return url
 
-    async def _put(self, url: str, file: RemoteFile, path: str) -> int:
-        """Upload; a URL that has expired is replaced once."""
+    async def _put(self, url: str, file: RemoteFile, path: str, *, resumed: bool = False) -> int:
+        to = Destination(
+            self._client, self._guard, url, renew=lambda: self._url_again(path), look=lambda: self._blob_at(path)
+        )
+        upload = Upload(file, to, slots=self._slots, sizes=self._sizes, by_url=self._by_url, resumed=resumed)
         try:
-            await self._upload(url, file)
+            await upload.run()
         except Refused as error:
-            if error.status == 409:
-                if await _holds(await self._blob_at(path), file):
-                    return 0
-                raise
-            if error.code in {"Md5Mismatch", "InvalidMd5"}:
-                raise SourceChanged("the content is not what was recorded") from None
-            if error.status not in {401, 403}:
-                raise
-            try:
-                await self._upload(await self._url_again(path), file)
-            except Refused as again:
-                if again.status in {401, 403}:
-                    raise TargetUnauthorized(str(again)) from None
-                raise
+            if error.status == 409 and await self._holds(path, await self._blob_at(path), file):
+                return 0
+            raise
         return file.size_bytes
-
-    async def _upload(self, url: str, file: RemoteFile) -> None:
-        digest = None if file.md5 is None else base64.b64encode(bytes.fromhex(file.md5)).decode()
-        if file.size_bytes <= self._sizes.single_put:
-            headers = {"x-ms-blob-type": "BlockBlob", "Content-Length": str(file.size_bytes)}
-            if digest is not None:
-                headers["Content-MD5"] = digest
-            content = await file.read(0, file.size_bytes) if file.size_bytes else b""
-            await self._client.blob(self._guard, "PUT", url, headers=headers, content=content)
-            return
-        hashing = hashlib.md5(usedforsecurity=False)
-        block = max(self._sizes.block, -(-file.size_bytes // _MOST_BLOCKS))
-        names = []
-        for number, start in enumerate(range(0, file.size_bytes, block)):
-            end = min(start + block, file.size_bytes)
-            names.append(base64.b64encode(b"%08d" % number).decode())
-            await self._client.blob(
-                self._guard,
-                "PUT",
-                f"{url}&comp=block&blockid={quote(names[-1], safe='')}",
-                headers={"Content-Length": str(end - start)},
-                content=_hashed(await file.read(start, end), hashing.update),
-            )
-        if file.md5 is not None and hashing.hexdigest() != file.md5:
-            raise SourceChanged("the content is not what was recorded")
-        listed = "".join(f"<Latest>{escape(name)}</Latest>" for name in names)
-        xml = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-        headers = {"x-ms-blob-content-md5": base64.b64encode(hashing.digest()).decode()}
-        await self._client.blob(self._guard, "PUT", f"{url}&comp=blocklist", headers=headers, content=xml)
-
-
-async def _holds(there: _Blob | None, file: RemoteFile) -> bool:
-    """Whether the target has this content; a file whose MD5 is not recorded is read for it."""
-    if there is None or there.size_bytes != file.size_bytes:
-        return False
-    return there.md5 is None or there.md5 == (file.md5 or await _digest(file))
 
 
 async def _digest(file: RemoteFile) -> str:
@@ -232,12 +206,6 @@ async def _digest(file: RemoteFile) -> str:
         async for chunk in await file.read(0, file.size_bytes):
             hashing.update(chunk)
     return hashing.hexdigest()
-
-
-async def _hashed(chunks: AsyncIterator[bytes], update: Callable[[bytes], None]) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        update(chunk)
-        yield chunk
 
 
 def _raise_unless_conflict(path: str, told: Any, asked: Json) -> str:
@@ -250,13 +218,3 @@ def _raise_unless_conflict(path: str, told: Any, asked: Json) -> str:
         reason = redact(f"{error.get('code') or 'error'}: {message}")
         raise TargetRejected(f"{reason} (artifact {path!r}{facts_of(told, asked)})")
     return facts_of(told, asked)
-
-
-async def _all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run together; the first failure cancels the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for task in tasks:
-                group.create_task(task)
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None

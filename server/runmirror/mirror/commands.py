@@ -2,6 +2,7 @@
 
 from runmirror.db import create_engine
 from runmirror.mirror import status
+from runmirror.mirror.model_wire import ModelMirrorAnswer
 from runmirror.mirror.verify import records
 from runmirror.mirror.verify.wire import VerificationAnswer
 from runmirror.mirror.wire import MirrorStatusAnswer
@@ -28,6 +29,7 @@ def describe(current: MirrorStatusAnswer) -> str:
         )
     lag = "-" if current.lag_seconds is None else f"{current.lag_seconds:.0f} s"
     contact = "never" if current.last_contact_at is None else f"{current.last_contact_at:%Y-%m-%d %H:%M:%S} UTC"
+    partial = current.models_partial
     lines = [
         f"workspace     {current.workspace_id}",
         f"state         {current.state}",
@@ -35,6 +37,7 @@ def describe(current: MirrorStatusAnswer) -> str:
         f"quarantined   {current.runs_quarantined}",
         f"partial       {current.runs_partial} (with an overflow file)",
         f"kept out      {current.runs_off} off, {current.runs_unrouted} with no workspace to go to",
+        f"models        {current.models_behind} behind, {current.models_quarantined} quarantined, {partial} partial",
         f"throughput    {current.points_per_second:.1f} points/s, {current.runs_per_minute:.1f} runs/min",
         f"last contact  {contact}",
     ]
@@ -45,4 +48,12 @@ def describe(current: MirrorStatusAnswer) -> str:
         )
     if current.last_error:
         lines.append(f"last error    {current.last_error}")
+    lines += [f"model {model.name!r}: {trouble_of(model)}" for model in current.models_in_trouble]
     return "\n".join(lines)
+
+
+def trouble_of(model: ModelMirrorAnswer) -> str:
+    """The first of what is wrong with it, and how much more there is."""
+    of_versions = [f"version {version.version}: {version.problem}" for version in model.versions if version.problem]
+    told = [*([model.last_error] if model.last_error else []), *model.problems, *of_versions]
+    return told[0] + (f" (and {len(told) - 1} more)" if len(told) > 1 else "")

@@ -27,14 +27,14 @@ _LOCK = text("""
     ORDER BY unrouted, due_at LIMIT :most FOR UPDATE SKIP LOCKED
 """)
 
-_SAID = f"""
+SAID = f"""
     SELECT max(NULLIF(btrim(value), '')) FILTER (WHERE key = '{WORKSPACE_TAG}') AS workspace,
         max(NULLIF(btrim(value), '')) FILTER (WHERE key = '{MIRROR_TAG}') AS mirror
     FROM {{}} WHERE {{}} AND key IN ('{WORKSPACE_TAG}', '{MIRROR_TAG}')
 """  # noqa: S608 - constants of ours
 
 # A name that no link has leads nowhere, rather than to the wrong workspace.
-_LINK = r"""
+LINK = r"""
     SELECT l.link_id, l.linked_at FROM mirror_links l
     CROSS JOIN LATERAL (
         SELECT rtrim(lower(COALESCE(own.workspace, theirs.workspace)), '/') AS wanted,
@@ -60,9 +60,9 @@ _ROUTE = text(rf"""
                 THEN m.link_id ELSE link.link_id END AS link_id,
             COALESCE(lower(COALESCE(own.mirror, theirs.mirror)) IN ('off', 'false', 'no', '0'), false) AS is_off
         FROM mirrors m JOIN runs r USING (run_id) JOIN experiments e USING (experiment_id)
-            CROSS JOIN LATERAL ({_SAID.format("tags", "run_id = m.run_id")}) AS own
-            CROSS JOIN LATERAL ({_SAID.format("experiment_tags", "experiment_id = r.experiment_id")}) AS theirs
-            LEFT JOIN LATERAL ({_LINK}) AS link ON true
+            CROSS JOIN LATERAL ({SAID.format("tags", "run_id = m.run_id")}) AS own
+            CROSS JOIN LATERAL ({SAID.format("experiment_tags", "experiment_id = r.experiment_id")}) AS theirs
+            LEFT JOIN LATERAL ({LINK}) AS link ON true
         WHERE m.run_id = ANY(:run_ids)),
     switched_off AS (
         UPDATE mirrors m SET

@@ -14,6 +14,8 @@ from runmirror.db import DATABASE_ERRORS
 from runmirror.mirror import link_queries, queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link_queries import Link
+from runmirror.mirror.model_queue import ModelLease
+from runmirror.mirror.model_worker import ModelWorker
 from runmirror.mirror.one_run import OneRun, Tools
 from runmirror.mirror.outage import Outage
 from runmirror.mirror.queue import Lease, LeaseLost
@@ -46,17 +48,20 @@ async def patiently(step: Callable[[], Awaitable[float]]) -> float:
 
 
 class Lane:
-    """Leases runs that are due for one workspace and mirrors them side by side; the other lanes know nothing of it.
+    """Leases runs and registered models that are due for one workspace and mirrors them side by side.
 
-    `changed` is called when a run has come to its end, one way or another.
+    The other lanes know nothing of it.
+
+    `changed` is called when one has come to its end, one way or another.
     """
 
     def __init__(
         self, tools: Tools, open_target: OpenTarget, link: Link, *, debounce: timedelta, changed: Callable[[], None]
     ) -> None:
         self.link = link
-        self.running: dict[UUID, asyncio.Task[None]] = {}
-        self._leases: dict[UUID, Lease] = {}  # of those
+        self.running: dict[UUID, asyncio.Task[None]] = {}  # by run, or by the token of a registered model's lease
+        self._leases: dict[UUID, Lease] = {}  # of those runs
+        self._models = ModelWorker(tools.settings, tools.engine, link)
         self._tools = tools
         self._settings = tools.settings
         self._engine = tools.engine
@@ -127,6 +132,7 @@ class Lane:
             return self._outage.pause_s or poll_s
         # After an outage one run goes first: if it fails, only one request was wasted.
         room = (1 if self._outage else self._settings.mirror_concurrency) - len(self.running)
+        room -= await self._start_model(target) if room > 0 else 0
         if room <= 0:
             return poll_s
         asked_at = clock_s()
@@ -162,7 +168,18 @@ class Lane:
                 workspace_id=self.link.workspace_id,
                 backfill_rate=0 if is_full else self._settings.mirror_backfill_rate,
             )
-        return poll_s if seconds is None else min(max(seconds, 0.01), poll_s)
+        waits = [seconds, await self._models.seconds_to_next(self._debounce)]
+        return min(max(min((wait for wait in waits if wait is not None), default=poll_s), 0.01), poll_s)
+
+    async def _start_model(self, target: Target) -> int:
+        """Begin with a registered model, if one is due: one at a time, so that neither kind stops the other."""
+        asked_at = clock_s()
+        model = await self._models.claim(self._debounce)
+        if model is None:
+            return 0
+        task = asyncio.create_task(self._mirror_model(target, model, asked_at), name=f"model {model.model}")
+        self.running[model.token] = task
+        return 1
 
     async def _claim_past(self, target: Target, most: int) -> int:
         """Start up to `most` runs of the past, those that are live being started; how many."""
@@ -232,6 +249,19 @@ class Lane:
         finally:
             del self.running[lease.run_id]
             del self._leases[lease.run_id]
+            self._wake.set()
+            self._changed()
+
+    async def _mirror_model(self, target: Target, lease: ModelLease, asked_at: float) -> None:
+        """As `_mirror`, for a registered model."""
+        try:
+            outcome = await self._models.mirror(target, lease, asked_at=asked_at)
+            if outcome.outage is not None:
+                await self._note_outage(outcome.outage)
+            elif outcome.answered:
+                await self._note_contact(asked_at)
+        finally:
+            del self.running[lease.token]
             self._wake.set()
             self._changed()
 

@@ -24,6 +24,7 @@ from runmirror.artifacts.files import Store
 from runmirror.entities import Batch, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.mirror import (
     batches,
+    leftovers,
     nested,
     overflow,
     overflow_queries,
@@ -35,6 +36,7 @@ from runmirror.mirror import (
 )
 from runmirror.mirror.delivery import Delivery
 from runmirror.mirror.keeper import Keeper
+from runmirror.mirror.leftovers import Changes
 from runmirror.mirror.limits import Limits, cut
 from runmirror.mirror.overflow import Overflowing, Translation
 from runmirror.mirror.overflow_file import OverflowFile
@@ -112,7 +114,7 @@ class OneRun:
         self._told: RunState | None = None  # what the target is known to have as the run's state
         self._created_with: tuple[Tag, ...] = ()
         self._limits = Limits.of(tools.settings)
-        self._partial = False
+        self._out: dict[tuple[str, str], int] = {}  # what the overflow file tells of, and from which write on
         self._overflow_seq = 0
 
     async def mirror(self) -> None:
@@ -261,7 +263,8 @@ class OneRun:
             held = await overflow_queries.read_held(connection, page, self._limits)
         held = replace(held, native_tags=native_tags)
         translation = overflow.translate(page, held, self._limits, reserved_tags=_OWN_TAGS)
-        self._partial = bool(held.overflowing.keys() - set(translation.removed) or translation.added)
+        self._out = dict(held.overflowing)
+        self._sort_out(Changes(translation.added, translation.removed))
         self._overflow_seq = max(page.source.overflow.seq, page.upto if translation.changes_file else 0)
         has_effect = bool(translation.points or translation.inputs)
         is_new = self._lease.remote_run_id is None
@@ -316,9 +319,10 @@ class OneRun:
         refused = [_overflowing(thing, reason, page) for thing, reason in delivery.refused]
         inputs = await read_back.missing_inputs(translation.inputs, self._uncertain_upto)
         refused += await self._send_inputs(inputs, remote)
-        if refused:
-            await self._note_refused(page, refused, translation)
-        return Sent(points=len(metrics), bytes=await self._copy(page, remote))
+        await self._note(page, Changes(tuple(refused)), translation)
+        copied, changes = await self._copy(page, remote)
+        await self._note(page, changes, translation)
+        return Sent(points=len(metrics), bytes=copied)
 
     async def _sign(self, source: Source, remote: RemoteRun) -> None:
         """Name the source at a run that we did not create. It is found by its id, so it can do without."""
@@ -330,14 +334,22 @@ class OneRun:
         except TargetRejected as error:
             log.warning("run %s: the adopted run takes no tags that name its source: %s", source.run_id.hex, error)
 
-    async def _note_refused(self, page: Page, refused: list[Overflowing], translation: Translation) -> None:
-        """The target does not take these one by one either: they belong in the file as well."""
-        self._partial, self._overflow_seq = True, page.upto
+    def _sort_out(self, changes: Changes) -> None:
+        for at in changes.removed:
+            self._out.pop(at, None)
+        self._out |= {(entry.kind, entry.key): entry.from_seq for entry in changes.added}
+
+    async def _note(self, page: Page, changes: Changes, translation: Translation) -> None:
+        """What only sending it showed: things the target refuses one by one as well, files it does not replace."""
+        if not changes:
+            return
+        self._sort_out(changes)
+        self._overflow_seq = page.upto
         async with self._tools.engine.begin() as connection:
             plan = Plan(0, page.upto, translation.counts, page.upto)
             self._lease = await queue.note(connection, self._lease, plan)
-            await overflow_queries.record_refused(connection, page.source.run_id, refused)
-        self._tools.tally.add(Sent(overflowed=len(refused)))
+            await overflow_queries.record_changes(connection, page.source.run_id, changes)
+        self._tools.tally.add(Sent(overflowed=len(changes.added)))
 
     async def _send_inputs(self, inputs: Sequence[Input], remote: RemoteRun) -> list[Overflowing]:
         """Those that the target refuses by themselves are returned."""
@@ -370,7 +382,7 @@ class OneRun:
             # A tag was written between two looks at it: the run is due again for that.
             log.info("run %s: the overflow file changed while it was copied", page.source.run_id.hex)
             return _NOW
-        if self._partial:
+        if self._out:
             await self._target.log_batch(remote, Batch(tags=(Tag(overflow.OVERFLOW_TAG, overflow.PATH),)))
         else:
             await self._target.delete_tag(remote, overflow.OVERFLOW_TAG)
@@ -378,8 +390,11 @@ class OneRun:
             await queue.note_overflow_told(connection, self._lease, overflow_seq=self._overflow_seq)
         return None
 
-    async def _copy(self, page: Page, remote: RemoteRun) -> int:
-        """Copy the page's files. Raises `SourceChanged` if one is not as recorded and no later write tells why."""
+    async def _copy(self, page: Page, remote: RemoteRun) -> tuple[int, Changes]:
+        """Copy the page's files: bytes sent, and where the target's are not the source's.
+
+        Raises `SourceChanged` if one is not as recorded and no later write tells why.
+        """
         files = source_files.placed(self._tools.store, page)
         copied = await self._target.copy_files(remote, list(files.values()))
         changed = {file.path for file in copied.changed}
@@ -390,7 +405,15 @@ class OneRun:
                 known = await queries.is_superseded(connection, page.source.run_id, row)
             if not known:
                 raise SourceChanged(f"artifact {row.path!r} is missing, or is not as it was uploaded")
-        return copied.sent_bytes
+        there = await self._target.artifact_paths(remote) if page.deleted_files else ()
+        changes = leftovers.changes(
+            self._out,
+            copied=[row for row, file in files.items() if file.path not in changed],
+            revised={file.path for file in copied.revised},
+            deleted=page.deleted_files,
+            there=frozenset(there),
+        )
+        return copied.sent_bytes, changes
 
     async def _send_state(self, source: Source, remote: RemoteRun) -> None:
         """Status, name, end time, stage: only when all data is there, so that a terminal status means complete."""
@@ -430,7 +453,7 @@ class OneRun:
         async with self._tools.one_statement() as connection:
             current = await queue.finish(
                 connection, self._lease, watermark=page.upto, info_watermark=page.source.info_seq,
-                partial=self._partial, wait=wait,
+                partial=bool(self._out), wait=wait,
             )  # fmt: skip
         self._tools.tally.add(replace(sent, runs=1))
         # A run that is being written comes by once a second or so: that is nothing to tell.

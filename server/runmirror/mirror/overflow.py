@@ -19,8 +19,11 @@ PATH = "runmirror/overflow.jsonl"
 OVERFLOW_TAG = "runmirror.overflow"
 RUN_NAME_TAG = "mlflow.runName"
 
-Kind = Literal["param", "tag", "metric", "points", "nan", "dataset", "run_name"]
-"""`metric`: a name the target never sees; `points`, `nan`: of one it has, all or the NaN points from a write on."""
+Kind = Literal["param", "tag", "metric", "points", "nan", "dataset", "run_name", "revision", "deleted_artifact"]
+"""`metric`: a name the target never sees; `points`, `nan`: of one it has, all or the NaN points from a write on.
+
+`revision`, `deleted_artifact`: a path where the target keeps an earlier content, or one that the source has no more.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror.overflow import PATH
+from runmirror.mirror.source_files import revision_path
 from runmirror.mirror.target import RemoteFile, SourceChanged
 
 _ROWS = 5000
@@ -40,6 +41,11 @@ _DATASETS = text("""
         JOIN datasets d USING (dataset_id)
     WHERE o.run_id = :run_id AND o.kind = 'dataset' AND i.seq <= :upto AND o.key > :after ORDER BY o.key LIMIT :most
 """).columns(tags=JSONB)
+_ARTIFACTS = text("""
+    SELECT kind, key, reason, from_seq FROM mirror_overflows
+    WHERE run_id = :run_id AND kind IN ('revision', 'deleted_artifact') AND from_seq <= :upto AND key > :after
+    ORDER BY key LIMIT :most
+""")
 _METRICS = text("""
     SELECT key, metric_id, min(from_seq) FILTER (WHERE kind IN ('metric', 'points')) AS since,
         min(from_seq) FILTER (WHERE kind = 'nan') AS nan_since,
@@ -82,8 +88,7 @@ class OverflowFile:
         async for part in self.parts():
             hashing.update(part)
             self._size += len(part)
-        revision_path = f"runmirror/revisions/{self._upto}/{PATH}"
-        return RemoteFile(PATH, revision_path, self._size, hashing.hexdigest(), self.read)
+        return RemoteFile(PATH, revision_path(self._upto, PATH), self._size, hashing.hexdigest(), self.read)
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """Whoever reads on where the last range ended costs nothing; any other range is made from the beginning."""
@@ -114,6 +119,8 @@ class OverflowFile:
         for kind, query in (("param", _PARAMS), ("tag", _TAGS), ("dataset", _DATASETS)):
             async for rows in self._pages(query):
                 yield b"".join(_line({"kind": kind, **row}) for row in rows)
+        async for rows in self._pages(_ARTIFACTS):
+            yield b"".join(_line(_artifact(row)) for row in rows)
         for metric in await self._rows(_METRICS, {}):
             async for part in self._points(metric):
                 yield part
@@ -159,6 +166,11 @@ def _wire(row: Mapping[str, Any]) -> dict[str, Any]:
     if not math.isfinite(row["value"]):
         value = "NaN" if math.isnan(row["value"]) else "Infinity" if row["value"] > 0 else "-Infinity"
     return {"value": value, "timestamp": row["timestamp_ms"], "step": row["step"]}
+
+
+def _artifact(row: Mapping[str, Any]) -> dict[str, Any]:
+    line = {"kind": row["kind"], "key": row["key"], "reason": row["reason"]}
+    return line if row["kind"] != "revision" else {**line, "path": revision_path(row["from_seq"], row["key"])}
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

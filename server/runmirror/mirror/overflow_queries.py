@@ -1,7 +1,6 @@
 """SQL of what does not fit: who has a place, what was decided, what the target was heard to refuse."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from sqlalchemy import ARRAY, Integer, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.entities import Metric
+from runmirror.mirror.leftovers import Changes
 from runmirror.mirror.limits import Limits
 from runmirror.mirror.overflow import Held, Overflowing, Translation, too_long_tag
 from runmirror.mirror.queries import IS_THING, Page
@@ -128,22 +128,26 @@ def may_exceed_tags(page: Page, limits: Limits, reserved: int) -> bool:
 
 async def record(connection: AsyncConnection, run_id: UUID, translation: Translation) -> None:
     """Write the decisions down; the caller holds the lease."""
-    if translation.removed:
-        kinds, keys = zip(*translation.removed, strict=True)
-        await connection.execute(_REMOVE, {"run_id": run_id, "kinds": list(kinds), "keys": list(keys)})
-    if translation.added:
-        await record_refused(connection, run_id, translation.added)
+    await record_changes(connection, run_id, Changes(translation.added, translation.removed))
 
 
-async def record_refused(connection: AsyncConnection, run_id: UUID, added: Sequence[Overflowing]) -> None:
-    rows: list[tuple[str, str, int, str]] = [(entry.kind, entry.key, entry.from_seq, entry.reason) for entry in added]
-    rows += [
-        (f"{entry.kind}{_SINCE}", entry.key, entry.from_seq, _place(entry.since))
-        for entry in added
-        if entry.since is not None
-    ]
-    kinds, keys, seqs, reasons = map(list, zip(*rows, strict=True))
-    await connection.execute(_ADD, {"run_id": run_id, "kinds": kinds, "keys": keys, "seqs": seqs, "reasons": reasons})
+async def record_changes(connection: AsyncConnection, run_id: UUID, changes: Changes) -> None:
+    """The same for what was decided otherwise."""
+    if changes.removed:
+        gone = {"kinds": [kind for kind, _ in changes.removed], "keys": [key for _, key in changes.removed]}
+        await connection.execute(_REMOVE, {"run_id": run_id, **gone})
+    if changes.added:
+        rows: list[tuple[str, str, int, str]] = [
+            (entry.kind, entry.key, entry.from_seq, entry.reason) for entry in changes.added
+        ]
+        rows += [
+            (f"{entry.kind}{_SINCE}", entry.key, entry.from_seq, _place(entry.since))
+            for entry in changes.added
+            if entry.since is not None
+        ]
+        kinds, keys, seqs, reasons = map(list, zip(*rows, strict=True))
+        columns = {"kinds": kinds, "keys": keys, "seqs": seqs, "reasons": reasons}
+        await connection.execute(_ADD, {"run_id": run_id, **columns})
 
 
 async def divided(connection: AsyncConnection, run_id: UUID) -> dict[tuple[str, str, int], tuple[int, int, float]]:

@@ -68,7 +68,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the run, or of a logged model it made (`model_id` and the model's name then)."""
+    """A file of the run, or of a logged model it made (`model_id` then); it is mirrored into `folder` ("": the top)."""
 
     model_id: str
     path: str
@@ -76,8 +76,13 @@ class SourceFile:
     md5: str | None
     seq: int
     artifact_uri: str | None
-    model_name: str | None
-    has_namesake: bool  # an earlier logged model of the run has the same name
+    folder: str
+    deleted: bool = False
+
+    @property
+    def place(self) -> str:
+        """Its path in the target: no two files of a run have the same, in whatever order they came."""
+        return f"{self.folder}/{self.path}" if self.folder else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class Page:
     tags: tuple[Tag, ...]
     deleted_tags: tuple[str, ...]
     files: tuple[SourceFile, ...]
+    deleted_files: tuple[SourceFile, ...] = ()
     inputs: tuple[Input, ...] = ()
     held: Counts = Counts()
     overflowing: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -174,7 +180,7 @@ _PAGE = text(f"""
         ) AS tag
         CROSS JOIN LATERAL (
             SELECT count(*) AS files FROM artifacts
-            WHERE {_NEWS} AND seq <= cut.upto AND NOT deleted) AS file
+            WHERE {_NEWS} AND seq <= cut.upto) AS file
         CROSS JOIN LATERAL (
             SELECT count(*) AS inputs FROM dataset_inputs
             WHERE {_NEWS} AND seq <= cut.upto) AS input
@@ -183,15 +189,33 @@ _PAGE = text(f"""
             FROM mirror_overflows WHERE run_id = :run_id AND {IS_THING}) AS decided
 """).columns(points=JSONB)
 
-_FILES = text("""
-    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, model.name,
-        EXISTS (
-            SELECT FROM logged_models AS earlier
-            WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
-                AND (earlier.creation_timestamp_ms, earlier.model_id) < (model.creation_timestamp_ms, model.model_id)
-        ) AS has_namesake
-    FROM artifacts AS files LEFT JOIN logged_models AS model ON model.model_id = files.model_id
-    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto AND NOT files.deleted
+# A logged model's files lie in its folder of the run; a model from before there was `mirror_folder` has the folder of
+# its name, if it is the first of that name. What the run itself has there, or below `runmirror/`, came later.
+FOLDER = """
+    CASE
+        WHEN files.model_id <> '' THEN coalesce(
+            model.mirror_folder,
+            CASE WHEN NOT EXISTS (
+                SELECT FROM logged_models AS earlier
+                WHERE earlier.source_run_id = model.source_run_id AND earlier.name = model.name
+                    AND (earlier.creation_timestamp_ms, earlier.model_id)
+                        < (model.creation_timestamp_ms, model.model_id)
+            ) THEN model.name END,
+            'runmirror/models/' || files.model_id)
+        WHEN first.segment = 'runmirror' OR EXISTS (
+            SELECT FROM logged_models AS owner
+            WHERE owner.source_run_id = files.run_id AND owner.name = first.segment
+                AND coalesce(owner.mirror_folder, owner.name) = first.segment
+        ) THEN 'runmirror/run'
+        ELSE '' END
+"""
+
+_FILES = text(f"""
+    SELECT files.model_id, files.path, files.size_bytes, files.md5, files.seq, model.artifact_uri, {FOLDER} AS folder,
+        files.deleted
+    FROM artifacts AS files CROSS JOIN LATERAL (SELECT split_part(files.path, '/', 1)) AS first (segment)
+        LEFT JOIN logged_models AS model ON model.model_id = files.model_id
+    WHERE files.run_id = :run_id AND files.seq > :watermark AND files.seq <= :upto
     ORDER BY files.seq, files.model_id, files.path
 """)
 
@@ -226,7 +250,7 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
     if row is None:
         return None
     part = {"run_id": lease.run_id, "watermark": lease.watermark, "upto": row.upto}
-    files = (await connection.execute(_FILES, part)).all() if row.files else ()
+    files = [SourceFile(*file) for file in await connection.execute(_FILES, part)] if row.files else []
     inputs = (await connection.execute(_INPUTS, part)).all() if row.inputs else ()
     tags = _zip(row.tag_keys, row.tag_values)
     return Page(
@@ -236,7 +260,8 @@ async def read_page(connection: AsyncConnection, lease: Lease, most: int) -> Pag
         params=tuple(itertools.starmap(Param, _zip(row.param_keys, row.param_values))),
         tags=tuple(Tag(key, value) for key, value in tags if value is not None),
         deleted_tags=tuple(key for key, value in tags if value is None),
-        files=tuple(SourceFile(*file) for file in files),
+        files=tuple(file for file in files if not file.deleted),
+        deleted_files=tuple(file for file in files if file.deleted),
         inputs=tuple(Input(read.seq, read.dataset_id.hex, dataset_input(read)) for read in inputs),
         held=Counts(row.params_held, row.metrics_held, row.inputs_held, row.tags_held),
         overflowing={

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 
 from runmirror.db import ReadConnection
-from runmirror.errors import RunNotFound
-from runmirror.mirror import overflow_queries, status
+from runmirror.errors import RegisteredModelNotFound, RunNotFound
+from runmirror.mirror import model_status, overflow_queries, status
+from runmirror.mirror.model_wire import ModelMirrorAnswer, ModelMirrorsAnswer
 from runmirror.mirror.verify import records
 from runmirror.mirror.verify.wire import RunVerificationAnswer, VerificationAnswer
 from runmirror.mirror.wire import MirrorStatusAnswer, RunMirrorAnswer
@@ -24,6 +25,17 @@ async def get_mirror(request: Request, connection: ReadConnection) -> MirrorStat
     answer = MirrorStatusAnswer.of(await status.mirror_status(connection, settings.mirror_backfill_rate))
     answer.verification = VerificationAnswer.of(await records.summary(connection))
     return answer
+
+
+@route(router, "GET", "/api/runmirror/v1/mirror/registered-models", permission=Permission.READ)
+async def get_mirrored_models(
+    connection: ReadConnection, name: str | None = None, in_trouble: bool = False
+) -> ModelMirrorsAnswer:
+    """How far registered models are mirrored and what of them is not: all, the one of that `name`, those in trouble."""
+    found = await model_status.model_mirrors(connection, name=name, in_trouble=in_trouble, most=_MOST_LISTED)
+    if name is not None and not found and not in_trouble:
+        raise RegisteredModelNotFound(name)
+    return ModelMirrorsAnswer(registered_models=[ModelMirrorAnswer.of(model) for model in found])
 
 
 @route(router, "GET", "/api/runmirror/v1/runs/{run_id}/mirror", permission=Permission.READ)

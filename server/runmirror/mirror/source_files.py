@@ -1,10 +1,12 @@
 """The files of a page: where they go in the target, and how they are read from the source's store."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
-from runmirror.artifacts.files import Opened, Store
+from runmirror.artifacts.files import Link, Opened, Store
 from runmirror.artifacts.places import path_of
 from runmirror.errors import ArtifactNotFound, InvalidParameter
 from runmirror.mirror.queries import Page, SourceFile
@@ -12,26 +14,29 @@ from runmirror.mirror.target import RemoteFile, SourceChanged, SourceUnavailable
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+_LINK_LIFETIME = timedelta(minutes=30)
+
 
 def placed(store: Store, page: Page) -> dict[SourceFile, RemoteFile]:
-    """Every file of the page with its place: a logged model's files lie in a folder of its name, like any artifact.
-
-    Only the first logged model of a name has that folder; what came later lies under its own id.
-    """
+    """Every file of the page, as the target copies it."""
     files = {}
     for file in page.files:
-        path = file.path
-        if file.model_id:
-            own = file.has_namesake or not file.model_name
-            path = f"{f'runmirror/models/{file.model_id}' if own else file.model_name}/{file.path}"
+        reader = _Reader(store, file.artifact_uri or page.source.artifact_uri, file)
         files[file] = RemoteFile(
-            path=path,
-            revision_path=f"runmirror/revisions/{file.seq}/{path}",
+            path=file.place,
+            revision_path=revision_path(file.seq, file.place),
             size_bytes=file.size_bytes,
             md5=file.md5,
-            read=_Reader(store, file.artifact_uri or page.source.artifact_uri, file).read,
+            read=reader.read,
+            link=reader.link,
         )
     return files
+
+
+def revision_path(seq: int, path: str) -> str:
+    """Where a file goes whose path is taken by an earlier content for good."""
+    return f"runmirror/revisions/{seq}/{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +47,35 @@ class _Reader:
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """Exactly the bytes from `start` to `end`; `SourceChanged` or `SourceUnavailable`, also while reading."""
+        opened = await self._told(self.store.read(self._path(), start, end))
+        if opened.size_bytes != self.file.size_bytes:
+            await opened.aclose()
+            raise SourceChanged(f"artifact {self.file.path!r} has another size than recorded")
+        return self._whole(opened, end - start)
+
+    async def link(self) -> Link | None:
+        """A URL of the file as it was recorded, if the store can give one."""
+        link = await self._told(self.store.link(self._path(), _LINK_LIFETIME))
+        if link is not None:
+            same = link.md5 is None or self.file.md5 is None or link.md5 == self.file.md5
+            if link.size_bytes != self.file.size_bytes or not same:
+                raise SourceChanged(f"artifact {self.file.path!r} is not as recorded")
+        return link
+
+    def _path(self) -> str:
         try:
-            opened = await self.store.read(f"{path_of(self.artifact_uri)}/{self.file.path}", start, end)
+            return f"{path_of(self.artifact_uri)}/{self.file.path}"
+        except InvalidParameter as error:
+            raise SourceChanged(f"artifact {self.file.path!r}: {error.message}") from None
+
+    async def _told(self, asked: Awaitable[_T]) -> _T:
+        try:
+            return await asked
         except (ArtifactNotFound, InvalidParameter) as error:
             raise SourceChanged(f"artifact {self.file.path!r}: {error.message}") from None
         except Exception as error:
             log.exception("the artifact store cannot be read")
             raise SourceUnavailable("the artifact store cannot be read") from error
-        if opened.size_bytes != self.file.size_bytes:
-            await opened.aclose()
-            raise SourceChanged(f"artifact {self.file.path!r} has another size than recorded")
-        return self._whole(opened, end - start)
 
     async def _whole(self, opened: Opened, left: int) -> AsyncIterator[bytes]:
         try:

@@ -1,5 +1,6 @@
 """How the mirror is doing: for the status routes and `runmirror status`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.mirror.model_status import ModelCounts, ModelMirror, model_counts, model_mirrors
+
 NOT_LINKED = "not_linked"
 OK = "ok"
 OUTAGE = "outage"
+_MOST_IN_TROUBLE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class MirrorStatus:
     """The counts are of all workspaces together; what describes one is of the default workspace, else of the first.
 
     `state` is that of the worst. `lag_s`: for how long the run that waits longest has been behind; rates are means over
-    five minutes.
+    five minutes. Models are registered ones.
     """
 
     state: str
@@ -58,6 +62,8 @@ class MirrorStatus:
     runs_partial: int
     runs_off: int
     runs_unrouted: int
+    models: ModelCounts
+    models_in_trouble: Sequence[ModelMirror]
     learned_limits: dict[str, int]
     lag_s: float | None
     points_per_s: float
@@ -147,8 +153,10 @@ _NOTE_CONTACT = text(f"""
 
 
 async def mirror_status(connection: AsyncConnection, backfill_rate: float = 10) -> MirrorStatus:
-    """The mirror as a whole and by workspace, in two statements; `backfill_rate` as in the settings."""
+    """The mirror as a whole and by workspace, in four statements; `backfill_rate` as in the settings."""
     row = (await connection.execute(_STATUS)).one()
+    models = await model_counts(connection)
+    in_trouble = await model_mirrors(connection, in_trouble=True, most=_MOST_IN_TROUBLE)
     linked = [_workspace(link, backfill_rate) for link in await connection.execute(_WORKSPACES)]
     shown = next((link for link in linked if link.is_default), linked[0] if linked else None)
     failing = next((link for link in (shown, *linked) if link is not None and link.state == OUTAGE), None)
@@ -165,6 +173,8 @@ async def mirror_status(connection: AsyncConnection, backfill_rate: float = 10) 
         runs_partial=row.partial,
         runs_off=row.off,
         runs_unrouted=row.unrouted,
+        models=models,
+        models_in_trouble=in_trouble,
         learned_limits=shown.learned_limits if shown else {},
         lag_s=None if row.lag_s is None else float(row.lag_s),
         points_per_s=float(row.points) / 300,

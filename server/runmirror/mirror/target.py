@@ -2,9 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
+from runmirror.artifacts.files import Link
 from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, RunStatus, Tag
+
+if TYPE_CHECKING:
+    from runmirror.mirror.azureml_registry import AzureRegistry
 
 Guard = Callable[[], None]
 """Called before every request; raises when the caller's lease may not outlive that request."""
@@ -113,9 +117,16 @@ class RunState:
     stage: LifecycleStage
 
 
+async def no_link() -> None:
+    """Of a file that no other machine can read."""
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One file to copy: `read(start, end)` streams its bytes, `end` exclusive; it may raise `SourceChanged`.
+
+    `link()` is a URL by which another machine may read it, or None; it may raise `SourceChanged` too.
 
     `revision_path` is where it goes when `path` already holds something else that may not be overwritten.
     """
@@ -125,14 +136,19 @@ class RemoteFile:
     size_bytes: int
     md5: str | None  # hex
     read: Callable[[int, int], Awaitable[AsyncIterator[bytes]]]
+    link: Callable[[], Awaitable[Link | None]] = no_link
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How many bytes were sent, and which files could not be: at the source they are not what was said."""
+    """How many bytes were sent, and which files could not be: at the source they are not what was said.
+
+    `revised`: those that stand at their `revision_path`, because `path` keeps an earlier content.
+    """
 
     sent_bytes: int
     changed: tuple[RemoteFile, ...]
+    revised: tuple[RemoteFile, ...] = ()
 
 
 class Target(Protocol):
@@ -188,12 +204,20 @@ class Target(Protocol):
         """Copy what is not there yet."""
         ...
 
+    async def artifact_paths(self, run: RemoteRun) -> Sequence[str]:
+        """Every path that the run has there."""
+        ...
+
     async def update_run(self, run: RemoteRun, state: RunState) -> LifecycleStage:
         """Set name, status and end time; the answer is the stage the run has there."""
         ...
 
     async def rename(self, run: RemoteRun, name: str) -> None:
         """The name alone: whose run it is keeps what it says of its status."""
+        ...
+
+    def registry(self) -> "AzureRegistry":
+        """The target's registered models."""
         ...
 
     def portal_url(self, run: RemoteRun) -> str | None: ...

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Self
 
+from runmirror.mirror.model_wire import ModelMirrorAnswer
 from runmirror.mirror.overflow import PATH, Overflowing
 from runmirror.mirror.overflow_queries import Report
 from runmirror.mirror.status import MirrorStatus, RunMirrorStatus, WorkspaceStatus
@@ -60,6 +61,7 @@ class MirrorStatusAnswer(Wire):
 
     Counts are of all workspaces together, what describes a workspace is of the default one; `workspaces` tells of each.
     `runs_unrouted` are behind and have no workspace to go to; `runs_off` were told to stay out.
+    Models are registered ones; the first in trouble are told in full.
     """
 
     state: str
@@ -74,6 +76,10 @@ class MirrorStatusAnswer(Wire):
     runs_partial: int
     runs_off: int
     runs_unrouted: int
+    models_behind: int
+    models_quarantined: int
+    models_partial: int
+    models_in_trouble: list[ModelMirrorAnswer]
     learned_limits: dict[str, int]
     lag_seconds: float | None = None
     points_per_second: float
@@ -97,6 +103,10 @@ class MirrorStatusAnswer(Wire):
             runs_partial=status.runs_partial,
             runs_off=status.runs_off,
             runs_unrouted=status.runs_unrouted,
+            models_behind=status.models.behind,
+            models_quarantined=status.models.quarantined,
+            models_partial=status.models.partial,
+            models_in_trouble=[ModelMirrorAnswer.of(model) for model in status.models_in_trouble],
             learned_limits=status.learned_limits,
             lag_seconds=status.lag_s,
             points_per_second=status.points_per_s,

@@ -15,7 +15,7 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
-from runmirror.mirror import destinations, link_queries, pulse, queue, throughput
+from runmirror.mirror import destinations, link_queries, model_places, model_queue, pulse, queue, throughput
 from runmirror.mirror import link as links
 from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.lane import Lane, OpenTarget, patiently
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _NOW = timedelta(0)
 _FORGET_EVERY_S = 3600.0
+_PLACE_EVERY_S = 5.0
 
 
 class Worker:
@@ -46,7 +47,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._draining = False
-        self._forgot_at = float("-inf")
+        self._forgot_at = self._placed_at = float("-inf")
         self._adopted = False
 
     async def run(self) -> None:
@@ -97,7 +98,11 @@ class Worker:
         async with self._engine.connect() as connection:
             if await destinations.is_pending(connection):
                 return False
-            return await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate) is None
+            waits = [
+                await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate),
+                await model_queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW),
+            ]
+        return waits == [None, None]
 
     async def _wait(self, delay_s: float) -> None:
         with suppress(TimeoutError):
@@ -105,10 +110,11 @@ class Worker:
         self._wake.clear()
 
     async def _step(self) -> float:
-        """Decide where marked runs go, have a lane for each link, and wake them all; how long to wait after that."""
+        """Decide what goes where, have a lane for each link, and wake them all; how long to wait after that."""
         if not self._adopted:
             async with self._engine.begin() as connection:
                 await links.adopt_settings(connection, self._settings)
+                await model_queue.adopt(connection)
             self._adopted = True
         async with self._tools.one_statement() as connection:
             linked = await link_queries.read_links(connection)
@@ -116,6 +122,7 @@ class Worker:
             await self._lanes.pop(gone).abandon()
         async with self._engine.begin() as connection:
             routed = await destinations.route(connection, settle=self._settings.mirror_settle)
+        await self._place_models()
         for lane in self._lanes.values():
             await lane.drop_lost()
         for link in linked:
@@ -130,6 +137,14 @@ class Worker:
                 await throughput.forget_old(connection)
                 await pulse.forget_old(connection)
         return 0 if routed == destinations.BATCH else self._settings.mirror_poll.total_seconds()
+
+    async def _place_models(self) -> None:
+        """After the runs, whose places count: the new ones each time, all of them now and then."""
+        everything = self._draining or clock_s() - self._placed_at >= _PLACE_EVERY_S
+        if everything:
+            self._placed_at = clock_s()
+        async with self._engine.begin() as connection:
+            await model_places.place(connection, settle=self._settings.mirror_settle, everything=everything)
 
     def _lane_changed(self) -> None:
         """A lane looks after itself; only who waits for all of them to be done wants to know."""

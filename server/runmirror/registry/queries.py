@@ -176,10 +176,11 @@ _ALIASED = text(f"""
 
 async def create_model(
     connection: AsyncConnection, name: str, description: str, tags: Mapping[str, str], now_ms: int
-) -> bool:
-    """False when the name is taken."""
+) -> int | None:
+    """Its id; None when the name is taken."""
     values = {"name": name, "description": description, "now_ms": now_ms, **_arrays(tags)}
-    return await connection.scalar(_CREATE_MODEL, values) is not None
+    model: int | None = await connection.scalar(_CREATE_MODEL, values)
+    return model
 
 
 async def begin(connection: AsyncConnection, name: str, now_ms: int | None = None) -> int | None:
@@ -206,9 +207,10 @@ async def describe_model(connection: AsyncConnection, model: int, description: s
     await connection.execute(_DESCRIBE_MODEL, {"model": model, "description": description})
 
 
-async def delete_model(connection: AsyncConnection, name: str) -> bool:
-    """Erase a registered model and all that belongs to it; whether there was one."""
-    return await connection.scalar(_DELETE_MODEL, {"name": name}) is not None
+async def delete_model(connection: AsyncConnection, name: str) -> int | None:
+    """Erase a registered model and all that belongs to it: the id it had, if there was one."""
+    model: int | None = await connection.scalar(_DELETE_MODEL, {"name": name})
+    return model
 
 
 async def set_model_tag(connection: AsyncConnection, model: int, key: str, value: str) -> None:

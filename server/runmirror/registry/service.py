@@ -17,6 +17,7 @@ from runmirror.errors import (
     RunNotFound,
 )
 from runmirror.logged_models import queries as logged_model_queries
+from runmirror.mirror import model_queue
 from runmirror.registry import announce, queries, rules, source_queries, sources
 from runmirror.registry.sources import Source
 from runmirror.runs import writes
@@ -29,7 +30,9 @@ async def create_model(connection: AsyncConnection, name: str, description: str,
     for tag in tags:
         rules.check_tag(tag)
     by_key = rules.tags_by_key(tags)
-    if await queries.create_model(connection, name, description, by_key, _now_ms()):
+    model = await queries.create_model(connection, name, description, by_key, _now_ms())
+    if model is not None:
+        await model_queue.mark_behind(connection, model)
         await announce.model_created(connection, name, description, by_key)
         return
     taken = await queries.load_models(connection, [name])
@@ -57,8 +60,10 @@ async def describe_model(connection: AsyncConnection, name: str, description: st
 async def delete_model(connection: AsyncConnection, name: str) -> None:
     """Erase a registered model with its versions, aliases and tags; the files stay where they are."""
     rules.check_model_name(name)
-    if not await queries.delete_model(connection, name):
+    model = await queries.delete_model(connection, name)
+    if model is None:
         raise RegisteredModelNotFound(name)
+    await model_queue.mark_deleted(connection, model)
 
 
 async def set_model_tag(connection: AsyncConnection, name: str, tag: Tag) -> None:
@@ -118,6 +123,7 @@ async def create_version(
     if begun is None:
         raise RegisteredModelNotFound(name)
     model, version = begun
+    await model_queue.mark_behind(connection, model)
     await queries.create_version(
         connection, model, version, source=found.uri, storage_location=found.storage_location, run_id=found.run_id,
         run_link=run_link, description=description, tags=by_key, now_ms=now_ms,
@@ -176,6 +182,7 @@ async def _begin(connection: AsyncConnection, name: str, now_ms: int | None = No
     model = await queries.begin(connection, name, now_ms)
     if model is None:
         raise RegisteredModelNotFound(name)
+    await model_queue.mark_behind(connection, model)
     return model
 
 
@@ -188,6 +195,7 @@ async def _begin_with_version(
     model = await queries.begin(connection, name, now_ms)
     if model is None or not await queries.has_version(connection, model, number):
         raise ModelVersionNotFound(name, number)
+    await model_queue.mark_behind(connection, model)
     return model, number
 
 

@@ -18,6 +18,7 @@ from runmirror.tables.logged_models import (
     logged_model_tags,
     logged_models,
 )
+from runmirror.tables.mirrored_models import mirrored_models, mirrored_versions
 from runmirror.tables.mirrors import (
     mirror_lag,
     mirror_links,
@@ -76,6 +77,8 @@ __all__ = [
     "mirror_verifications",
     "mirror_workers",
     "mirrored_experiments",
+    "mirrored_models",
+    "mirrored_versions",
     "mirrors",
     "model_inputs",
     "model_outputs",

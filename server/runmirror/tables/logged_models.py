@@ -19,6 +19,8 @@ logged_models = Table(
     Column("model_type", Text),
     Column("source_run_id", UUID),
     Column("status_message", Text),
+    # Where its files lie in the mirrored run, decided once; NULL: it is older than this column, see mirror/queries.py.
+    Column("mirror_folder", Text),
     Index("ix_logged_models_experiment_id", "experiment_id", "creation_timestamp_ms"),
     Index("ix_logged_models_source_run_id", "source_run_id"),
 )

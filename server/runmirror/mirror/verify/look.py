@@ -1,7 +1,5 @@
 """One look at both sides of a run."""
 
-import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,22 +12,20 @@ from runmirror.entities import LifecycleStage
 from runmirror.mirror import nested
 from runmirror.mirror.one_run import STAGE_TAG
 from runmirror.mirror.overflow import OVERFLOW_TAG, PATH, RUN_NAME_TAG
-from runmirror.mirror.target import RemoteFile, RemoteRun, TargetError
+from runmirror.mirror.target import RemoteRun, TargetError
 from runmirror.mirror.verify.differences import Change, Difference, Kind
+from runmirror.mirror.verify.files import Files
 from runmirror.mirror.verify.overflow import Overflow, read_overflow
-from runmirror.mirror.verify.reader import Reader, RemoteContent, RemoteCopy
+from runmirror.mirror.verify.reader import Reader, RemoteCopy
 from runmirror.mirror.verify.series import Point, Series, point_of, shown
-from runmirror.mirror.verify.source import Expected, Points, Stand, deleted_files, pages, read_expected, read_stand
-from runmirror.mirror.verify.together import together
+from runmirror.mirror.verify.source import Expected, Points, Stand, pages, read_expected, read_stand
 from runmirror.settings import Settings
 
 # The service's own, and ours: they are not the source's, so it need not have them.
 _OWN_TAG = "runmirror."
 _AZURE_TAGS = frozenset({nested.ROOT_TAG})
-_OWN_FOLDER = "runmirror/"
 _ORIGIN_TAG = "runmirror.run_id"
 _KEPT = "deleted here, kept there"
-_MD5_OF_NOTHING = hashlib.md5(usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,54 +310,8 @@ async def _points(sides: Sides, both: _Both, key: str) -> AsyncIterator[Differen
 
 
 async def _files(sides: Sides, both: _Both) -> AsyncIterator[Difference]:
-    slots = asyncio.Semaphore(sides.settings.mirror_artifact_concurrency)
-    expected = both.expected.files.values()
-
-    async def one(file: RemoteFile, from_seq: int) -> Difference | None:
-        async with slots:
-            return await _file(sides, both, file, from_seq)
-
-    for difference in await together(one(*each) for each in sorted(expected, key=lambda each: each[0].path)):
-        if difference is not None:
-            yield difference
-    others = {path for path in both.paths if not path.startswith(_OWN_FOLDER)} - {file.path for file, _ in expected}
-    if others:
-        gone = await deleted_files(sides.engine, both.stand.run_id)
-        for path in sorted(others):
-            if not any(path == deleted or path.endswith("/" + deleted) for deleted in gone):
-                yield Difference(Kind.FILE, path, Change.SURPLUS)
-
-
-async def _file(sides: Sides, both: _Both, file: RemoteFile, from_seq: int) -> Difference | None:
-    """An overwritten file stands at its own path or, where that may not be overwritten, at its revision's."""
-    found: RemoteContent | None = None
-    for path in (file.path, file.revision_path):
-        content = await both.reader.content(both.remote, path) if path in both.paths else None
-        if content is None:
-            continue
-        if sides.deep and content.size_bytes == file.size_bytes:
-            content = RemoteContent(content.size_bytes, await _hash(both.reader.read(both.remote, path)))
-        if content.size_bytes == file.size_bytes:
-            ours = await _md5_of(file, deep=sides.deep)
-            if ours is None or content.md5 in {None, ours}:
-                return None
-        found = found or content
-    source = {"size": file.size_bytes, "md5": file.md5}
-    if found is None:
-        return Difference(Kind.FILE, file.path, Change.MISSING, source, from_seq=from_seq)
-    target = {"size": found.size_bytes, "md5": found.md5}
-    return Difference(Kind.FILE, file.path, Change.DIFFERS, source, target, from_seq=from_seq)
-
-
-async def _md5_of(file: RemoteFile, *, deep: bool) -> str | None:
-    """As recorded; where nothing was, the file is read if the look is deep."""
-    if file.md5 is not None or not deep:
-        return file.md5
-    return await _hash(await file.read(0, file.size_bytes)) if file.size_bytes else _MD5_OF_NOTHING
-
-
-async def _hash(pieces: AsyncIterator[bytes]) -> str:
-    hashing = hashlib.md5(usedforsecurity=False)
-    async for piece in pieces:
-        hashing.update(piece)
-    return hashing.hexdigest()
+    overflow = both.overflow if both.has_overflow else None
+    at_once = sides.settings.mirror_artifact_concurrency
+    files = Files(both.reader, both.remote, both.expected, both.paths, overflow, sides.deep, at_once)
+    async for difference in files.differences():
+        yield difference

@@ -7,17 +7,21 @@ from typing import Any
 
 from runmirror.entities import Metric
 from runmirror.mirror.overflow import PATH
+from runmirror.mirror.source_files import revision_path
 from runmirror.mirror.target import RemoteRun
 from runmirror.mirror.verify.reader import Reader
 from runmirror.mirror.verify.series import Series
 
-_REVISIONS = "runmirror/revisions/"
+REVISIONS = "runmirror/revisions/"
 _LONGEST_LINE = 64 * 1024**2
 
 
 @dataclass(slots=True)
 class Overflow:
-    """`upto` is the write it says it tells of; `inputs` are names and digests; `points` those that were asked for."""
+    """`upto` is the write it says it tells of; `inputs` are names and digests; `points` those that were asked for.
+
+    `revisions` are paths of files, and where the newer content is.
+    """
 
     upto: int = -1
     name: str | None = None
@@ -26,6 +30,8 @@ class Overflow:
     inputs: set[tuple[str, str]] = field(default_factory=set)
     metrics: dict[str, Series] = field(default_factory=dict)
     points: list[Metric] = field(default_factory=list)
+    revisions: dict[str, str] = field(default_factory=dict)
+    deleted_files: set[str] = field(default_factory=set)
 
     def add(self, line: Any, keep: str | None) -> None:
         """One line of the file. One that cannot be read says nothing: then what it should have said is missing."""
@@ -39,6 +45,10 @@ class Overflow:
                     self.tags[str(line["key"])] = str(line["value"])
                 case "run_name":
                     self.name = str(line["value"])
+                case "revision":
+                    self.revisions[str(line["key"])] = str(line["path"])
+                case "deleted_artifact":
+                    self.deleted_files.add(str(line["key"]))
                 case "dataset":
                     self.inputs.add((str(line["name"]), str(line["digest"])))
                 case "metric":
@@ -68,10 +78,9 @@ def candidates(paths: Collection[str]) -> list[str]:
 
     Whether it can is Azure's to say each time, so that either may be the newer one.
     """
-    revisions = [path for path in paths if path.startswith(_REVISIONS) and path.endswith("/" + PATH)]
-    numbers = {path: path.removeprefix(_REVISIONS).split("/", 1)[0] for path in revisions}
-    numbered = [path for path in revisions if numbers[path].isdecimal()]
-    newest = [max(numbered, key=lambda path: int(numbers[path]))] if numbered else []
+    revisions = [path.removeprefix(REVISIONS).partition("/") for path in paths if path.startswith(REVISIONS)]
+    numbers = [int(number) for number, _, path in revisions if number.isdecimal() and path == PATH]
+    newest = [revision_path(max(numbers), PATH)] if numbers else []
     return [*newest, *([PATH] if PATH in paths else [])]
 
 

@@ -105,6 +105,7 @@ class Expected:
     metrics: dict[str, Points] = field(default_factory=dict)
     inputs: dict[str, tuple[tuple[str, str], int]] = field(default_factory=dict)  # by id: name and digest
     files: dict[tuple[str, str], tuple[RemoteFile, int]] = field(default_factory=dict)  # by logged model and path
+    deleted_files: dict[str, int] = field(default_factory=dict)  # by the place they had: they may stand there still
 
     def add(self, page: Page, store: Store, from_seq: int) -> None:
         self.state, self.info_seq = page.source.state, page.source.info_seq
@@ -118,6 +119,7 @@ class Expected:
             self.inputs[read.dataset_id] = (read.given.dataset.name, read.given.dataset.digest), from_seq
         for row, file in source_files.placed(store, page).items():
             self.files[row.model_id, row.path] = file, from_seq
+        self.deleted_files.update({row.place: from_seq for row in page.deleted_files})
 
 
 _STAND = text("""
@@ -135,8 +137,6 @@ _PARENT = text("""
         SELECT CAST(CASE WHEN value ~ '^[0-9a-f]{32}$' THEN value END AS uuid)
         FROM tags WHERE run_id = :run_id AND key = 'mlflow.parentRunId')
 """)
-
-_DELETED = text("SELECT path FROM artifacts WHERE run_id = :run_id AND deleted")
 
 
 async def read_stand(engine: AsyncEngine, run_id: UUID) -> Stand | None:
@@ -171,9 +171,3 @@ async def read_expected(engine: AsyncEngine, store: Store, run_id: UUID, most: i
     async for from_seq, page in pages(engine, run_id, most):
         expected.add(page, store, from_seq)
     return expected
-
-
-async def deleted_files(engine: AsyncEngine, run_id: UUID) -> set[str]:
-    """Paths below their roots: a copy is never taken back, so these may stand in the workspace."""
-    async with engine.connect() as connection:
-        return set(await connection.scalars(_DELETED, {"run_id": run_id}))
