@@ -111,6 +111,7 @@ class Stage:
                     "run_id": "copies.id",
                     "artifact_uri": "'file:///' || copies.id",
                     "state": "'due'", "due_at": "clock_timestamp()", "behind_since": "clock_timestamp()",
+                    "backfill": "false",  # live ones, whose pace nobody limits
                 }  # fmt: skip
                 picked = ", ".join(values.get(column, f"t.{column}") for column in columns)
                 await connection.execute(

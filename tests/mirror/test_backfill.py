@@ -182,6 +182,18 @@ async def test_a_write_makes_a_run_of_the_past_a_live_one(source: Source, engine
     assert (await runs[2].mirror()).backfill is False
 
 
+async def test_a_run_of_the_past_is_searched_for_only_if_somebody_held_it(source: Source, engine: AsyncEngine) -> None:
+    await source.run()
+    async with engine.begin() as connection:
+        await write_link(connection, Link(WORKSPACE_ID))
+    [first] = await claim(engine, rate=1000)
+    async with engine.begin() as connection:
+        await queue.release(connection, first, wait=NOW)
+    [second] = await claim(engine, rate=1000)
+    found = [(lease.run_id, lease.backfill, lease.may_exist) for lease in (first, second)]
+    assert found == [(first.run_id, True, False), (first.run_id, True, True)]
+
+
 async def test_a_pause_after_a_failure_is_not_cut_short_by_a_write(source: Source, engine: AsyncEngine) -> None:
     run = await source.run()
     async with engine.begin() as connection:

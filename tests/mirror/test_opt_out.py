@@ -8,13 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror import queue, status
 from runmirror.mirror.own_tags import MIRROR_TAG, STATUS_TAG, WORKSPACE_TAG
-from runmirror.mirror.queue import LeaseLost
+from runmirror.mirror.queue import LeaseLost, Plan
 from runmirror.mirror.target import TargetRejected
 from runmirror.mirror.worker import Worker
 from tests.mirror.conftest import MakeWorker
 from tests.mirror.factories import Source, SourceRun, points
 from tests.mirror.memory_target import Failure, MemoryTarget
-from tests.mirror.test_queue import NOW, claim, finish
+from tests.mirror.test_queue import NOW, TTL, claim, finish
 from tests.mirror.workspaces import Workspaces, arm_id
 
 OFF = {MIRROR_TAG: "off"}
@@ -179,6 +179,31 @@ async def test_off_and_on_again_leaves_a_lease_with_its_holder(
     assert await claim(engine) == []
     assert (await run.mirror()).state == "leased"
     assert await finish(engine, lease, run)
+
+
+async def test_what_is_marked_passes_no_fence_before_it_is_decided(
+    source: Source, target: MemoryTarget, engine: AsyncEngine
+) -> None:
+    run = await source.run()
+    [lease] = await claim(engine)
+    await run.log(tags={MIRROR_TAG: "on"})
+    before, tags = await run.mirror(), await run.tags()
+    for change in (
+        lambda c: queue.renew(c, lease, TTL),
+        lambda c: queue.bind(c, lease, Plan(), experiment_id="e", remote_run_id="r", portal_url="https://p"),
+        lambda c: queue.note(c, lease, Plan(sent_upto=9)),
+        lambda c: queue.note_overflow_told(c, lease, overflow_seq=1),
+        lambda c: queue.advance(c, lease, watermark=9, ttl=TTL),
+        lambda c: queue.finish(c, lease, watermark=before.seq, info_watermark=1),
+        lambda c: queue.postpone(c, lease, wait=NOW, error="late"),
+        lambda c: queue.quarantine(c, lease, reason="late"),
+    ):
+        with pytest.raises(LeaseLost):
+            async with engine.begin() as connection:
+                await change(connection)
+        assert (await run.mirror(), await run.tags()) == (before, tags)
+    await Workspaces(engine).route()
+    assert await finish(engine, lease, run), "it stays where it is"
 
 
 async def test_a_run_that_was_off_before_anybody_held_it_is_due_when_it_is_back(

@@ -32,6 +32,7 @@ async def set_aside(
     """Runs that the target refused once."""
     runs = [await source.run(f"run {number}", experiment_id=experiment_id, team="x") for number in range(count)]
     for run in runs:
+        await run.log(params={"p": "1"})
         # Refused, and refused again when the mirror asks whether it is only what is in it.
         target.failures.append(Failure("log_batch", TargetRejected("no"), times=2, run_id=run.run_id.hex))
     await worker.drain()

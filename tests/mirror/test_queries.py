@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runmirror.mirror import queries
+from runmirror.mirror import overflow_queries, queries
 from runmirror.mirror.queue import Lease
 from tests.mirror.factories import Source, SourceRun, points
 from tests.mirror.memory_target import MemoryTarget
@@ -74,3 +74,16 @@ async def test_overwritten_rows_stand_in_the_page_of_their_last_write(run: Sourc
     assert {tag.key: tag.value for tag in page.tags if tag.key != "mlflow.runName"} == {"a": "2"}
     assert page.deleted_tags == ("gone",)
     assert page.files == ()
+
+
+async def test_a_page_tells_what_is_known_of_the_workspace_it_goes_to(run: SourceRun, engine: AsyncEngine) -> None:
+    [lease] = await claim(engine)
+    for link_id, remote_id, limit in ((lease.link_id + 1, "theirs", 7), (lease.link_id, "ours", 9)):
+        async with engine.begin() as connection:
+            await queries.save_experiment(
+                connection, 0, link_id=link_id, remote_experiment_id=remote_id, remote_name="Default"
+            )
+            await overflow_queries.learn_limit(connection, link_id, "params", limit)
+        [page] = await pages(engine, lease, 1000)
+        known = (page.source.remote_experiment_id, dict(page.learned_limits))
+        assert known == (("ours", {"params": 9}) if remote_id == "ours" else (None, {}))
