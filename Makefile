@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients browser lint types format clean
+.PHONY: help demo test test-clients bench browser lint types format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,21 @@ test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
 test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.17 against one server
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
 
+bench: $(VENV)/.dev .venv-bench-mlflow/.made .venv-bench-fasttrackml/.made ## Measure against mlflow server and FastTrackML: make bench BENCH="--row log-metric --rounds 3 --without mlflow"
+	@command -v wrk > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends wrk) \
+		|| (echo "make bench needs wrk: apt-get install wrk" >&2; exit 1)
+	$(BIN)/python -m tests.bench $(BENCH)
+
+.venv-bench-mlflow/.made: constraints.txt
+	$(PYTHON) -m venv .venv-bench-mlflow
+	.venv-bench-mlflow/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt mlflow==3.17.2 psycopg2-binary
+	@touch $@
+
+.venv-bench-fasttrackml/.made:
+	$(PYTHON) -m venv .venv-bench-fasttrackml
+	.venv-bench-fasttrackml/bin/python -m pip --disable-pip-version-check --quiet install --no-deps fasttrackml==0.6.0
+	@touch $@
+
 browser: ## Install the Chromium that the browser tests drive (Debian, as root)
 	apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium
 
@@ -51,4 +66,4 @@ format: $(VENV)/.dev ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environments and downloads
-	rm -rf $(VENV) .venv-azureml .venv-clients .azurite
+	rm -rf $(VENV) .venv-azureml .venv-clients .venv-bench-mlflow .venv-bench-fasttrackml .azurite

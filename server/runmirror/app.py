@@ -17,18 +17,20 @@ from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
-from runmirror.db import answer_for, create_engine, unstorable
+from runmirror.db import answer_for, create_engine, hot_connections, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
+from runmirror.hot.middleware import HotRoutes, check_hot
 from runmirror.logged_models import routes as logged_model_routes
 from runmirror.mirror import routes as mirror_routes
 from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
+from runmirror.runs.hot import HotRuns
 from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
 from runmirror.traces import routes as trace_routes
@@ -54,10 +56,13 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
+        hot_runs = HotRuns(hot_connections(settings, database_url))
+        app.state.hot = check_hot(app, hot_runs.handlers())
         try:
             async with delivering(settings, app.state.engine, app.state.webhook_sender):
                 yield
         finally:
+            await hot_runs.close()
             await app.state.webhook_sender.close()
             await app.state.artifacts.close()
             await app.state.engine.dispose()
@@ -79,6 +84,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     check_permissions(app)
     _answer_errors(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
     if settings.static_prefix:
         app.add_middleware(StaticPrefix, prefix=settings.static_prefix)
