@@ -13,14 +13,15 @@ depends_on = None
 # as of before the wait, and a run that the mirror finished meanwhile would not be marked behind. A new version of it
 # gets a new name, so that a server of the version before can go on with this one.
 #
-# Runs, metrics (a key of a run) and points refer to each other by place, from 1. False: some run is not there or not
+# Runs, metrics (a key of a run) and points refer to each other by place, from 1; the points of a metric stand from
+# `firsts` to `lasts`. False: some run is not there or not
 # active, and nothing was written. SQLSTATE RM001: some param has another value; whoever calls rolls back.
 _LOG = """
 CREATE FUNCTION runmirror_log_1(
     run_ids uuid[],
     metric_runs integer[], metric_keys text[],
     newest_steps bigint[], newest_timestamps_ms bigint[], newest_values double precision[],
-    point_metrics integer[], steps bigint[], timestamps_ms bigint[], point_values double precision[],
+    firsts integer[], lasts integer[], steps bigint[], timestamps_ms bigint[], point_values double precision[],
     param_runs integer[], param_keys text[], param_values text[],
     tag_runs integer[], tag_keys text[], tag_values text[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -96,22 +97,26 @@ BEGIN
             FROM unnest(metric_runs, metric_keys) WITH ORDINALITY AS g (run, key, place)
             JOIN latest_metrics l ON l.run_id = run_ids[g.run] AND l.key = g.key;
         END IF;
-        IF cardinality(point_metrics) < 100 THEN
+        IF cardinality(steps) < 100 THEN
             INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
-            SELECT run_ids[metric_runs[metric]], metric_ids[metric], seqs[metric_runs[metric]], step, timestamp_ms, value
-            FROM unnest(point_metrics, steps, timestamps_ms, point_values) AS p (metric, step, timestamp_ms, value)
+            SELECT run_ids[m.run], m.metric_id, seqs[m.run], p.step, p.timestamp_ms, p.value
+            FROM unnest(metric_runs, metric_ids, firsts, lasts) AS m (run, metric_id, first, last),
+                 unnest(steps[m.first:m.last], timestamps_ms[m.first:m.last], point_values[m.first:m.last])
+                     AS p (step, timestamp_ms, value)
             ON CONFLICT (run_id, metric_id, step, timestamp_ms, value) DO NOTHING;
         ELSE
             BEGIN  -- a third faster where nothing is repeated, which is nearly always
                 INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
-                SELECT run_ids[metric_runs[metric]], metric_ids[metric], seqs[metric_runs[metric]],
-                       step, timestamp_ms, value
-                FROM unnest(point_metrics, steps, timestamps_ms, point_values) AS p (metric, step, timestamp_ms, value);
+                SELECT run_ids[m.run], m.metric_id, seqs[m.run], p.step, p.timestamp_ms, p.value
+                FROM unnest(metric_runs, metric_ids, firsts, lasts) AS m (run, metric_id, first, last),
+                     unnest(steps[m.first:m.last], timestamps_ms[m.first:m.last], point_values[m.first:m.last])
+                         AS p (step, timestamp_ms, value);
             EXCEPTION WHEN unique_violation THEN
                 INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
-                SELECT run_ids[metric_runs[metric]], metric_ids[metric], seqs[metric_runs[metric]],
-                       step, timestamp_ms, value
-                FROM unnest(point_metrics, steps, timestamps_ms, point_values) AS p (metric, step, timestamp_ms, value)
+                SELECT run_ids[m.run], m.metric_id, seqs[m.run], p.step, p.timestamp_ms, p.value
+                FROM unnest(metric_runs, metric_ids, firsts, lasts) AS m (run, metric_id, first, last),
+                     unnest(steps[m.first:m.last], timestamps_ms[m.first:m.last], point_values[m.first:m.last])
+                         AS p (step, timestamp_ms, value)
                 ON CONFLICT (run_id, metric_id, step, timestamp_ms, value) DO NOTHING;
             END;
         END IF;

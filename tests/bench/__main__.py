@@ -75,7 +75,7 @@ def main(
 def _measure(row: Row, subjects: list[Subject], rounds: int, seconds: float) -> dict[str, object]:
     """Servers in turn within each round, so that a slow minute of the machine is everybody's."""
     figures: dict[str, list[float]] = {}
-    cpu: dict[str, list[float]] = {}
+    cpu: dict[str, list[list[float]]] = {}  # seconds of the server and of Postgres in each round
     for _ in range(rounds):
         for subject in subjects:
             name = subject.server.name
@@ -84,9 +84,9 @@ def _measure(row: Row, subjects: list[Subject], rounds: int, seconds: float) -> 
             before = used_s(subject)
             figures.setdefault(name, []).append(row.measure(subject, seconds))
             after = used_s(subject)
-            cpu.setdefault(name, []).append(sum(after) - sum(before))
+            cpu.setdefault(name, []).append([now - then for now, then in zip(after, before, strict=True)])
     medians = {name: statistics.median(values) for name, values in figures.items()}
-    said = ", ".join(f"{name} {value:,.1f}" for name, value in medians.items())
+    said = ", ".join(f"{name} {value:,.1f}{_cpu(row, value, seconds, cpu[name])}" for name, value in medians.items())
     click.echo(f"{row.name}: {said} {row.unit}", err=True)
     wanted = ([f"≤ {row.at_most:g} {row.unit}"] if row.at_most is not None else []) + [
         f"≥ {factor:g} x {name}" for name, factor in row.wanted.items()
@@ -97,6 +97,14 @@ def _measure(row: Row, subjects: list[Subject], rounds: int, seconds: float) -> 
         "holds": row.holds(medians) if OURS in medians else None,
         "factors": {name: row.factor(medians[OURS], value) for name, value in medians.items() if name != OURS},
     }  # fmt: skip
+
+
+def _cpu(row: Row, median: float, seconds: float, used: list[list[float]]) -> str:
+    """What one unit of a rate costs, which a busy machine changes less than the rate."""
+    if not row.higher_is_better:
+        return ""
+    server, database = (statistics.median(column) / (median * seconds) * 1e6 for column in zip(*used, strict=True))
+    return f" ({server:.0f} + {database:.0f} µs of server and Postgres each)"
 
 
 def _machine() -> str:

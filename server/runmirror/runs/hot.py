@@ -7,6 +7,7 @@ route answers it. See `runmirror.hot.middleware`.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -30,7 +31,6 @@ _MOST_WAITING = 2000
 
 Int64 = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
-_Point = tuple[int, int, float]
 
 # Postgres said no, so the transaction is rolled back. What fails otherwise may have been committed.
 _ROLLED_BACK = (asyncpg.PostgresError,)
@@ -267,48 +267,40 @@ def _columns(writes: Sequence[_Write]) -> Sequence[Sequence[Any]]:
     Raises `_Unusual` when two of these writes give one param two values.
     """
     runs: dict[UUID, int] = {}
-    places: dict[tuple[int, str], int] = {}
-    newest: list[_Point] = []
-    point_metrics: list[int] = []
-    points: list[_Metric] = []
+    points: dict[tuple[int, str], list[_Metric]] = {}
     params: dict[tuple[int, str], str] = {}
     tags: dict[tuple[int, str], str] = {}
     for write in writes:
         run = runs.setdefault(write.run_id, len(runs) + 1)
-        points.extend(write.metrics)
-        _place_points(run, write.metrics, places, newest, point_metrics)
+        of_run: dict[str, list[_Metric]] = {}
+        for metric in write.metrics:
+            same = of_run.get(metric.key)
+            if same is None:
+                same = of_run[metric.key] = points.setdefault((run, metric.key), [])
+            same.append(metric)
         for param in write.params:
             if params.setdefault((run, param.key), param.value) != param.value:
                 raise _Unusual
         for tag in write.tags:
             tags[run, tag.key] = tag.value
+    newest = [max(same, key=_rank) if len(same) > 1 else same[0] for same in points.values()]  # the first of equals
+    lasts = list(accumulate(map(len, points.values())))
+    in_order = [point for same in points.values() for point in same]
     return (
         list(runs),
-        *_columns_of_keys(places), [step for step, _, _ in newest], [ms for _, ms, _ in newest],
-        [value for _, _, value in newest],
-        point_metrics, [point.step for point in points], [point.timestamp for point in points],
-        [point.value for point in points],
+        *_columns_of_keys(points),
+        [point.step for point in newest], [point.timestamp for point in newest], [point.value for point in newest],
+        [1, *(last + 1 for last in lasts[:-1])] if lasts else [], lasts,
+        [point.step for point in in_order], [point.timestamp for point in in_order],
+        [point.value for point in in_order],
         *_columns_of_keys(params), list(params.values()),
         *_columns_of_keys(tags), list(tags.values()),
     )  # fmt: skip
 
 
-def _place_points(
-    run: int, metrics: Iterable[_Metric], places: dict[tuple[int, str], int], newest: list[_Point],
-    point_metrics: list[int],
-) -> None:  # fmt: skip
-    """Number the keys, and keep the newest point of each: the first with the greatest (step, timestamp, value)."""
-    of_run: dict[str, int] = {}
-    for metric in metrics:
-        place = of_run.get(metric.key)
-        if place is None:
-            place = of_run[metric.key] = places.setdefault((run, metric.key), len(places) + 1)
-        point = (metric.step, metric.timestamp, metric.value)  # a JSON number is never NaN
-        if place > len(newest):
-            newest.append(point)
-        elif point > newest[place - 1]:
-            newest[place - 1] = point
-        point_metrics.append(place)
+def _rank(metric: _Metric) -> tuple[int, int, float]:
+    """What makes a point the latest of its key; a JSON number is never NaN."""
+    return metric.step, metric.timestamp, metric.value
 
 
 def _columns_of_keys(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:

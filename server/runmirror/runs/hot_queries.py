@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 # See migration 0014.
-_LOG = "SELECT runmirror_log_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+_LOG = "SELECT runmirror_log_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 
 # A run of an experiment that is not there or not active is left out.
 _CREATE = """
