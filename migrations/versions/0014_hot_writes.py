@@ -8,8 +8,8 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# The rules are those of runs/batch_queries.py, runs/writes.py and mirror/queue.py; tests/runs/test_hot.py holds the two to
-# each other. A function, because one statement would not do: what it reads after it waited for a run's lock would be
+# The rules are those of runs/batch_queries.py, runs/writes.py and mirror/queue.py; tests/runs/test_hot.py holds the two
+# to each other. A function, because one statement would not do: what it reads after it waited for a run's lock would be
 # as of before the wait, and a run that the mirror finished meanwhile would not be marked behind. A new version of it
 # gets a new name, so that a server of the version before can go on with this one.
 #
@@ -63,7 +63,8 @@ BEGIN
 
     IF cardinality(param_keys) > 0 THEN
         INSERT INTO params (run_id, key, value, seq)
-        SELECT run_ids[run], key, value, seqs[run] FROM unnest(param_runs, param_keys, param_values) AS g (run, key, value)
+        SELECT run_ids[run], key, value, seqs[run]
+        FROM unnest(param_runs, param_keys, param_values) AS g (run, key, value)
         ON CONFLICT (run_id, key) DO NOTHING;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed < cardinality(param_keys) AND EXISTS (

@@ -80,7 +80,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         datasets_routes, charts_routes, log_model, graphql_routes, ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
-        app.include_router(module.router)
+        app.router.routes.extend(module.router.routes)  # include_router would build each route a second time
     check_permissions(app)
     _answer_errors(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)

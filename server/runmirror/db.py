@@ -45,6 +45,7 @@ def create_engine(settings: Settings, database_url: str, *, statement_timeout: t
                 "application_name": "runmirror",
                 "idle_in_transaction_session_timeout": "60000",
                 "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
+                "jit": "off",  # compiling takes longer than any statement of ours runs
             },
         },
     )

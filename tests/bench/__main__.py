@@ -1,7 +1,6 @@
 """`make bench`: runmirror, `mlflow server` and FastTrackML, in turn, over one Postgres. Every row of rows.py."""
 
 import contextlib
-import json
 import os
 import platform
 import shutil
@@ -26,14 +25,14 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 @click.command()
 @click.option("--row", "chosen", multiple=True, type=click.Choice([row.name for row in ROWS]), help="only this row")
 @click.option("--rounds", default=5, show_default=True, help="rounds of each row; the median counts")
-@click.option("--seconds", default=5.0, show_default=True, help="length of one round of a rate")
+@click.option("--seconds", default=5.0, show_default=True, help="length of a round of a rate")
 @click.option("--without", multiple=True, type=click.Choice([MLFLOW, FASTTRACKML]), help="leave this server out")
 @click.option("--workers", type=int, help="API processes of runmirror (default: what it chooses)")
 @click.option("--mirror/--no-mirror", default=False, help="run runmirror's mirror worker too")
 @click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in the README")
 def main(
-    *, chosen: tuple[str, ...], rounds: int, seconds: float, without: tuple[str, ...], workers: int | None, mirror: bool,
-    keep: bool,
+    *, chosen: tuple[str, ...], rounds: int, seconds: float, without: tuple[str, ...], workers: int | None,
+    mirror: bool, keep: bool,
 ) -> None:  # fmt: skip
     """Measure; exit code 1 when something wanted was not reached."""
     if shutil.which("wrk") is None:
@@ -110,7 +109,7 @@ def _cpu(row: Row, median: float, seconds: float, used: list[list[float]]) -> st
 def _machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     load, _, _ = os.getloadavg()
-    return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}, load at the end {load:.1f}"
+    return f"{os.cpu_count()} {platform.machine()} cores, {memory:.0f} GiB, load at the end {load:.1f}"
 
 
 def _commit() -> str:

@@ -13,9 +13,10 @@ _BEGIN, _END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 def table(run: dict[str, Any]) -> str:
     """Markdown: medians, and how many times faster than each competitor."""
+    machine, mirror = run["machine"], "on" if run["mirror"] else "off"
     lines = [
-        f"Measured {run['when'][:10]} on {run['machine']}; everything shares them: load generator, server and Postgres. "
-        f"Medians of {run['rounds']} rounds, servers in turn; mirror {'on' if run['mirror'] else 'off'}.",
+        f"Measured {run['when'][:10]} on {machine}, shared by load generator, server and Postgres.",
+        f"Medians of {run['rounds']} rounds, servers in turn; mirror {mirror}.",
         "",
         "| work | runmirror | `mlflow server` 3.17.2 | FastTrackML 0.6.0 | wanted | |",
         "|---|---|---|---|---|---|",
@@ -31,12 +32,12 @@ def plot(run: dict[str, Any]) -> str:
     """SVG: for each row that somebody else does too, how many times the slowest each server does."""
     rows = [row for row in run["rows"] if len(row["medians"]) > 1]
     height = 40 + 62 * len(rows)
+    told = f"Longer is faster, on a scale of its own in each row. {run['when'][:10]}, {run['machine']}"
+    font = 'font-family="system-ui, sans-serif" font-size="12"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" font-family="system-ui, sans-serif" '
-        'font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" {font}>',
         f'<rect width="900" height="{height}" fill="#ffffff"/>',
-        f'<text x="10" y="18" fill="#333">Longer is faster, on a scale of its own in each row. {run["when"][:10]}, '
-        f"{_escaped(run['machine'])}</text>",
+        f'<text x="10" y="18" fill="#333">{_escaped(told)}</text>',
     ]
     for number, row in enumerate(rows):
         top = 34 + 62 * number

@@ -75,7 +75,12 @@ def _rate(script: str, connections: int, *, runs: int, per_request: int = 1) -> 
         some = subject.folder / "some-runs.txt"
         some.write_text("".join(f"{run}\n" for run in subject.runs[:runs]))
         rate = load.wrk(
-            subject.server.url, script, connections=connections, seconds=seconds, runs=some, experiment=subject.experiment
+            subject.server.url,
+            script,
+            connections=connections,
+            seconds=seconds,
+            runs=some,
+            experiment=subject.experiment,
         )
         return rate.per_second * per_request
 
@@ -120,7 +125,9 @@ def _history(subject: Subject) -> None:
     seen, token = 0, ""
     while True:
         asked = {"run_id": subject.history_run, "metric_key": "loss", "max_results": str(PAGE)}
-        answer = subject.http.get(f"{API}/metrics/get-history", params={**asked, "page_token": token} if token else asked)
+        answer = subject.http.get(
+            f"{API}/metrics/get-history", params={**asked, "page_token": token} if token else asked
+        )
         answer.raise_for_status()
         body = answer.json()
         seen += len(body["metrics"])
@@ -229,9 +236,10 @@ ROWS = (
         _rate("log_batch", 8, runs=8, per_request=1000), True, wanted={FASTTRACKML: 5, MLFLOW: 40}),
     Row("create", "runs/create with 2 tags, 16 connections", "req/s", _rate("create_run", 16, runs=1), True,
         wanted={FASTTRACKML: 3, MLFLOW: 30}),
-    Row("search", "runs/search by metric and param, order by metric, 2,000 runs", "ms", _timed(_search("own", 100)), False,
-        at_most=8),
-    Row("search-100k", "the same, 100,000 runs", "ms", _timed(_search("100000", 100)), False, servers=(OURS,), at_most=25),
+    Row("search", "runs/search by metric and param, order by metric, 2,000 runs", "ms",
+        _timed(_search("own", 100)), False, at_most=8),
+    Row("search-100k", "the same, 100,000 runs", "ms", _timed(_search("100000", 100)), False,
+        servers=(OURS,), at_most=25),
     Row("page", "runs/search, 1,000 full runs a page", "ms", _timed(_page_of_runs), False, at_most=30),
     Row("history", "get-history of 100,000 points, pages of 25,000", "ms", _timed(_history, 5), False, at_most=250),
     Row("upload-small", "proxied upload of 10 KiB files, 8 connections", "req/s", _rate("upload", 8, runs=16), True,
@@ -272,8 +280,8 @@ def prepare(subject: Subject, *, names: set[str]) -> None:
 def _full_run(number: int) -> dict[str, Any]:
     """Ten metrics, ten params and four tags; one run in four is found by the search."""
     return {
-        "metrics": [{"key": f"metric_{k}", "value": (number * (k + 7) % 1000) / 1000, "timestamp": 1_700_000_000_000 + k,
-                     "step": k} for k in range(10)],
+        "metrics": [{"key": f"metric_{k}", "value": (number * (k + 7) % 1000) / 1000,
+                     "timestamp": 1_700_000_000_000 + k, "step": k} for k in range(10)],
         "params": [{"key": f"param_{k}", "value": f"value-{(number + k) % 4}"} for k in range(10)],
         "tags": [{"key": f"tag_{k}", "value": f"value-{number % (k + 2)}"} for k in range(4)],
     }  # fmt: skip

@@ -73,7 +73,9 @@ def command(name: str, port: int, database: str, folder: Path, workers: int | No
 
 
 @contextmanager
-def serving(name: str, postgres: Postgres, folder: Path, *, mirror: bool, workers: int | None = None) -> Iterator[Server]:
+def serving(
+    name: str, postgres: Postgres, folder: Path, *, mirror: bool, workers: int | None = None
+) -> Iterator[Server]:
     """Start a server and wait for its first answer; `start_s` says how long that took."""
     folder = folder / name
     folder.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 While one commit is on its way to the disk, what arrives meanwhile waits and goes with the next: the busier the server,
 the more writes share one commit. Each is answered after the commit that holds it. If what was sent together fails,
-nothing of it was written, and each is sent again by itself, so that an error reaches only the request that made it.
+nothing of it was written, and each half is sent again, so that an error reaches only the request that made it.
 """
 
 import asyncio
@@ -104,8 +104,9 @@ class Together(Generic[Item, Result]):
             results = await self._send([waiting.item for waiting in taken])
         except Exception as error:  # noqa: BLE001 - it is handed to whoever waits
             if len(taken) > 1 and isinstance(error, self._repeatable):
-                for waiting in taken:
-                    await self._write([waiting])
+                middle = len(taken) // 2
+                await self._write(taken[:middle])
+                await self._write(taken[middle:])
                 return
             for waiting in taken:
                 if not waiting.answer.done():
