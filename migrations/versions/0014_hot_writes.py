@@ -16,6 +16,49 @@ depends_on = None
 # Runs, metrics (a key of a run) and points refer to each other by place, from 1; the points of a metric stand from
 # `firsts` to `lasts`. False: some run is not there or not
 # active, and nothing was written. SQLSTATE RM001: some param has another value; whoever calls rolls back.
+_MARK_BEHIND = """
+CREATE FUNCTION runmirror_mark_behind_1(run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    WITH woken AS (
+        UPDATE mirrors SET state = 'due', waiting = false, due_at = now(), behind_since = COALESCE(behind_since, now())
+        WHERE run_id = ANY (run_ids) AND (state = 'current' OR (state = 'due' AND waiting))
+        RETURNING run_id),
+    shown AS (
+        UPDATE tags SET value = 'pending' FROM woken
+        WHERE tags.run_id = woken.run_id AND tags.key = 'runmirror.status' AND tags.seq = 0)
+    SELECT count(*) INTO changed FROM woken;
+    IF changed > 0 THEN
+        PERFORM pg_notify('runmirror_due', '');
+    END IF;
+END $$
+"""
+
+# False: the run is not there, or somebody else recorded the file since its seq was `expected` (0: no row).
+_RECORD = """
+CREATE FUNCTION runmirror_record_1(
+    of_run uuid, of_model text, file_path text, file_bytes bigint, file_md5 text, expected integer
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    run_seq integer;
+BEGIN
+    SELECT seq + 1 INTO run_seq FROM runs WHERE run_id = of_run FOR NO KEY UPDATE;
+    IF NOT FOUND OR expected <> coalesce(
+        (SELECT seq FROM artifacts WHERE run_id = of_run AND model_id = of_model AND path = file_path), 0)
+    THEN
+        RETURN false;
+    END IF;
+    UPDATE runs SET seq = run_seq WHERE run_id = of_run;
+    PERFORM runmirror_mark_behind_1(ARRAY[of_run]);
+    INSERT INTO artifacts (run_id, model_id, path, size_bytes, md5, deleted, seq)
+    VALUES (of_run, of_model, file_path, file_bytes, file_md5, false, run_seq)
+    ON CONFLICT (run_id, model_id, path) DO UPDATE
+    SET size_bytes = excluded.size_bytes, md5 = excluded.md5, deleted = false, seq = excluded.seq;
+    RETURN true;
+END $$
+"""
+
 _LOG = """
 CREATE FUNCTION runmirror_log_1(
     run_ids uuid[],
@@ -49,17 +92,7 @@ BEGIN
         FROM unnest(run_ids) WITH ORDINALITY AS g (run_id, place) JOIN bumped b USING (run_id);
     END IF;
 
-    WITH woken AS (
-        UPDATE mirrors SET state = 'due', waiting = false, due_at = now(), behind_since = COALESCE(behind_since, now())
-        WHERE run_id = ANY (run_ids) AND (state = 'current' OR (state = 'due' AND waiting))
-        RETURNING run_id),
-    shown AS (
-        UPDATE tags SET value = 'pending' FROM woken
-        WHERE tags.run_id = woken.run_id AND tags.key = 'runmirror.status' AND tags.seq = 0)
-    SELECT count(*) INTO changed FROM woken;
-    IF changed > 0 THEN
-        PERFORM pg_notify('runmirror_due', '');
-    END IF;
+    PERFORM runmirror_mark_behind_1(run_ids);
 
     IF cardinality(param_keys) > 0 THEN
         INSERT INTO params (run_id, key, value, seq)
@@ -134,11 +167,12 @@ END $$
 
 
 def upgrade() -> None:
-    op.execute(sa.text(_LOG.replace(":", r"\:")))
+    for function in (_MARK_BEHIND, _RECORD, _LOG):
+        op.execute(sa.text(function.replace(":", r"\:")))
     # Room for in-page updates; pages that are full already stay as they are.
     op.execute(sa.text("ALTER TABLE latest_metrics SET (fillfactor = 80)"))
 
 
 def downgrade() -> None:
-    op.execute(sa.text("DROP FUNCTION runmirror_log_1"))
+    op.execute(sa.text("DROP FUNCTION runmirror_log_1, runmirror_record_1, runmirror_mark_behind_1"))
     op.execute(sa.text("ALTER TABLE latest_metrics RESET (fillfactor)"))

@@ -56,13 +56,15 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
-        hot_runs = HotRuns(hot_connections(settings, database_url))
+        app.state.hot_connections = hot_connections(settings, database_url)
+        hot_runs = HotRuns(app.state.hot_connections)
         app.state.hot = check_hot(app, hot_runs.handlers())
         try:
             async with delivering(settings, app.state.engine, app.state.webhook_sender):
                 yield
         finally:
             await hot_runs.close()
+            await app.state.hot_connections.close()
             await app.state.webhook_sender.close()
             await app.state.artifacts.close()
             await app.state.engine.dispose()

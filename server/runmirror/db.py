@@ -46,6 +46,7 @@ def create_engine(settings: Settings, database_url: str, *, statement_timeout: t
                 "idle_in_transaction_session_timeout": "60000",
                 "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
                 "jit": "off",  # compiling takes longer than any statement of ours runs
+                "max_parallel_workers_per_gather": "0",  # starting helpers too, and many requests share the cores
             },
         },
     )

@@ -68,7 +68,7 @@ def autolog(subject: "Subject", _: float) -> float:
 
 
 def _run(subject: "Subject", program: str) -> float:
-    command = [sys.executable, "-c", _HEAD + program, subject.server.url, subject.experiment]
+    command = [sys.executable, "-c", _HEAD + program, subject.server.url, subject.playground]
     environment = clean_environment({"GIT_PYTHON_REFRESH": "quiet"})
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:

@@ -1,6 +1,5 @@
 """The rows of the table: what is done, and what is wanted of it."""
 
-import hashlib
 import os
 import statistics
 import time
@@ -33,9 +32,9 @@ class Subject:
     postgres: Postgres
     folder: Path
     http: httpx.Client
-    experiment: str = ""
-    runs_file: Path = Path()
-    runs: list[str] = field(default_factory=list)
+    experiment: str = ""  # 2,000 full runs, only read
+    playground: str = ""  # where rows write
+    runs: list[str] = field(default_factory=list)  # sixteen of the playground
     history_run: str = ""
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def _rate(script: str, connections: int, *, runs: int, per_request: int = 1) -> 
             connections=connections,
             seconds=seconds,
             runs=some,
-            experiment=subject.experiment,
+            experiment=subject.playground,
         )
         return rate.per_second * per_request
 
@@ -151,7 +150,7 @@ def _large_file(folder: Path) -> Path:
 
 def _artifact(subject: Subject, name: str) -> str:
     run = subject.runs[0]
-    return f"/api/2.0/mlflow-artifacts/artifacts/{subject.experiment}/{run}/artifacts/{name}"
+    return f"/api/2.0/mlflow-artifacts/artifacts/{subject.playground}/{run}/artifacts/{name}"
 
 
 def copy_s(folder: Path) -> float:
@@ -181,14 +180,13 @@ def _upload(subject: Subject, _: float) -> float:
 
 def _download(subject: Subject, _: float) -> float:
     copied = copy_s(subject.folder)
-    seen, digest = 0, hashlib.blake2b()
+    seen = 0
     began = time.perf_counter()
     with subject.http.stream("GET", _artifact(subject, "large.bin"), timeout=120) as answer:
         answer.raise_for_status()
         for chunk in answer.iter_raw(1024**2):
             seen += len(chunk)
     took = time.perf_counter() - began
-    del digest
     if seen != LARGE_BYTES:
         raise RuntimeError(f"{subject.server.name} gave {seen} bytes")
     return took / copied
@@ -255,20 +253,15 @@ ROWS = (
 
 
 def prepare(subject: Subject, *, names: set[str]) -> None:
-    """What the rows read: an experiment of 2,000 full runs and one long metric."""
-    created = subject.post("/experiments/create", {"name": f"bench-{time.time_ns()}"})
-    subject.experiment = str(created["experiment_id"])
-    full = bool(names & {"search", "page"})
-    for number in range(RUNS if full else 16):
-        run = subject.post("/runs/create", {
-            "experiment_id": subject.experiment, "start_time": 1_700_000_000_000 + number,
-            "run_name": f"run-{number}", "tags": [{"key": "mlflow.user", "value": "bench"}],
-        })["run"]["info"]["run_id"]  # fmt: skip
-        subject.runs.append(run)
-        if full:
-            subject.post("/runs/log-batch", {"run_id": run, **_full_run(number)})
+    """What the rows read, and where they write."""
+    if names & {"search", "page"}:
+        subject.experiment = _new_experiment(subject)
+        for number in range(RUNS):
+            subject.post("/runs/log-batch", {"run_id": _new_run(subject, subject.experiment, number), **_full(number)})
+    subject.playground = _new_experiment(subject)
+    subject.runs = [_new_run(subject, subject.playground, number) for number in range(16)]
     if "history" in names:
-        subject.history_run = subject.runs[-1]
+        subject.history_run = _new_run(subject, subject.playground, 0)
         for first in range(0, HISTORY, 1000):
             points = [{"key": "loss", "value": 1 / (step + 1), "timestamp": 1_700_000_000_000 + step, "step": step}
                       for step in range(first, first + 1000)]  # fmt: skip
@@ -277,7 +270,22 @@ def prepare(subject: Subject, *, names: set[str]) -> None:
         subject.postgres.sql(OURS, (Path(__file__).parent / "many_runs.sql").read_text())
 
 
-def _full_run(number: int) -> dict[str, Any]:
+def _new_experiment(subject: Subject) -> str:
+    return str(subject.post("/experiments/create", {"name": f"bench-{time.time_ns()}"})["experiment_id"])
+
+
+def _new_run(subject: Subject, experiment: str, number: int) -> str:
+    created = subject.post(
+        "/runs/create",
+        {
+            "experiment_id": experiment, "start_time": 1_700_000_000_000 + number, "run_name": f"run-{number}",
+            "tags": [{"key": "mlflow.user", "value": "bench"}],
+        },
+    )  # fmt: skip
+    return str(created["run"]["info"]["run_id"])
+
+
+def _full(number: int) -> dict[str, Any]:
     """Ten metrics, ten params and four tags; one run in four is found by the search."""
     return {
         "metrics": [{"key": f"metric_{k}", "value": (number * (k + 7) % 1000) / 1000,

@@ -9,11 +9,15 @@ import asyncpg
 from sqlalchemy import make_url
 
 _CONNECT_S = 10.0
+_CLOSE_S = 2.0
 
 
 class NotConnected(Exception):
     """There is no connection, so nothing was sent."""
 
+
+# How a statement can fail here, after which it may be sent again the ordinary way if it may be sent twice at all.
+NOT_DONE = (NotConnected, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 # Every statement sent here finds its rows by a key. The planner must not think otherwise while tables are still small:
 # a plan is kept as long as the connection.
@@ -57,7 +61,11 @@ class Connections:
 
     async def close(self) -> None:
         while self._free:
-            self._free.pop().terminate()
+            connection = self._free.pop()
+            try:
+                await connection.close(timeout=_CLOSE_S)
+            except NOT_DONE:
+                connection.terminate()
 
     async def _open(self) -> asyncpg.Connection:
         while self._free:

@@ -16,7 +16,7 @@ import msgspec
 
 from runmirror import names
 from runmirror.errors import InvalidParameter, Unavailable
-from runmirror.hot.connections import Connections, NotConnected
+from runmirror.hot.connections import NOT_DONE, Connections, NotConnected
 from runmirror.hot.middleware import HotHandler
 from runmirror.hot.together import Together
 from runmirror.runs import hot_queries
@@ -131,7 +131,6 @@ class HotRuns:
     async def close(self) -> None:
         await self._writes.close()
         await self._creations.close()
-        await self.connections.close()
 
     async def log_metric(self, body: bytes) -> bytes | None:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, _Unusual):
@@ -190,7 +189,7 @@ class HotRuns:
         weight = len(write.metrics) + len(write.params) + len(write.tags)
         try:
             written = await self._writes.write(write, key=write.run_id, weight=weight)
-        except (_Unusual, *_ROLLED_BACK, NotConnected, *_LOST):
+        except (_Unusual, *NOT_DONE):
             # All of these writes may be repeated: the ordinary route does so, or says what is wrong.
             return None
         return _EMPTY if written else None
