@@ -59,31 +59,37 @@ _LOAD = (
 )
 
 
-# The lists of a run as the JSON that clients read: Postgres writes it faster than Python. Whole numbers keep `.0`.
+# A run as the JSON that clients read, but for its end: Postgres writes it faster than Python. Whole numbers keep `.0`.
 _NUMBER = """
     CASE WHEN value = 'NaN' THEN '"NaN"'
          WHEN value = trunc(value) AND abs(value) < 1e15 THEN value::text || '.0' ELSE value::text END
 """
-_PAIR = """'{"key":' || to_json(key)::text || ',"value":' || to_json(value)::text || '}'"""
+_METRIC = f"""
+    concat('{{"key":', to_json(key), ',"value":', {_NUMBER}, ',"timestamp":', timestamp_ms, ',"step":', step, '}}')
+"""
+_PAIR = """concat('{"key":', to_json(key), ',"value":', to_json(value), '}')"""
 _LOAD_JSON = text(
     f"""
     WITH wanted AS (SELECT run_id, place FROM unnest(:run_ids) WITH ORDINALITY AS given (run_id, place)),
     found_metrics AS (
-        SELECT run_id, '[' || string_agg(
-            '{{"key":' || to_json(key)::text || ',"value":' || {_NUMBER} || ',"timestamp":' || timestamp_ms::text
-            || ',"step":' || step::text || '}}', ',' ORDER BY key) || ']' AS metrics
+        SELECT run_id, '"metrics":[' || string_agg({_METRIC}, ',' ORDER BY key) || ']' AS metrics
         FROM latest_metrics WHERE run_id = ANY (:run_ids) GROUP BY run_id),
     found_params AS (
-        SELECT run_id, '[' || string_agg({_PAIR}, ',' ORDER BY key) || ']' AS params
+        SELECT run_id, '"params":[' || string_agg({_PAIR}, ',' ORDER BY key) || ']' AS params
         FROM params WHERE run_id = ANY (:run_ids) GROUP BY run_id),
     found_tags AS (
-        SELECT run_id, '[' || string_agg({_PAIR}, ',' ORDER BY key) || ']' AS tags
+        SELECT run_id, '"tags":[' || string_agg({_PAIR}, ',' ORDER BY key) || ']' AS tags
         FROM tags WHERE run_id = ANY (:run_ids) AND value IS NOT NULL GROUP BY run_id)
-    SELECT {_INFO}, metrics, params, tags
-    FROM wanted JOIN runs USING (run_id) LEFT JOIN found_metrics USING (run_id) LEFT JOIN found_params USING (run_id)
-        LEFT JOIN found_tags USING (run_id)
+    SELECT run_id, concat(
+        '{{"info":{{"run_uuid":"', hex, '","experiment_id":"', experiment_id, '","run_name":', to_json(name),
+        ',"user_id":', to_json(user_id), ',"status":"', status, '","start_time":', start_time_ms,
+        ',"end_time":' || nullif(end_time_ms, 0), ',"artifact_uri":', to_json(artifact_uri),
+        ',"lifecycle_stage":"', lifecycle_stage, '","run_id":"', hex, '"}},"data":{{',
+        concat_ws(',', metrics, params, tags), '}}') AS json
+    FROM wanted JOIN runs USING (run_id) CROSS JOIN LATERAL encode(uuid_send(run_id), 'hex') AS hex
+        LEFT JOIN found_metrics USING (run_id) LEFT JOIN found_params USING (run_id) LEFT JOIN found_tags USING (run_id)
     ORDER BY place
-""".replace("::", r"\:\:")
+""".replace("::", r"\:\:").replace('":', r'"\:')
 ).bindparams(_WANTED)
 
 
@@ -127,5 +133,5 @@ async def load(connection: AsyncConnection, run_ids: Sequence[UUID]) -> Sequence
 
 
 async def load_json(connection: AsyncConnection, run_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
-    """Runs in this order: `metrics`, `params` and `tags` are lists in MLflow's JSON, None where there are none."""
+    """`(run_id, json)` of runs in this order: `Run` of MLflow's wire without inputs, outputs and its last brace."""
     return (await connection.execute(_LOAD_JSON, {"run_ids": list(run_ids)})).all()

@@ -39,7 +39,7 @@ async def get_run(request: Annotated[wire.GetRun, Query()], connection: ReadConn
     if not rows:
         raise RunNotFound(request.the_run_id)
     inputs_outputs = await load_inputs_outputs(connection, [run_id])
-    return answers.json_answer({"run": answers.run(rows[0], inputs_outputs)})
+    return answers.run_answer(rows[0], inputs_outputs)
 
 
 @mlflow_route(router, "POST", "/runs/update", permission=Permission.EDIT)
