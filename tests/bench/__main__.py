@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main(
     mirror: bool, keep: bool,
 ) -> None:  # fmt: skip
     """Measure; exit code 1 when something wanted was not reached."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended
     if shutil.which("wrk") is None:
         raise click.ClickException("wrk is not installed: apt-get install wrk (make bench does so as root on Debian)")
     rows = [row for row in ROWS if not chosen or row.name in chosen]
@@ -57,6 +59,7 @@ def main(
             click.echo(f"{name}: up after {server.start_s:.2f} s; preparing", err=True)
             prepare(subject, names={row.name for row in rows})
             subjects.append(subject)
+        database.sql("postgres", "CHECKPOINT")
         results = [_measure(row, subjects, rounds, seconds) for row in rows]
     run = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": _machine(), "commit": _commit(),

@@ -39,4 +39,5 @@ def postgres() -> Iterator[tuple[Postgres, Path]]:
         try:
             yield made, folder
         finally:
+            made.server.stop()  # its `cleanup` waits for handles of processes that are no more
             made.server.cleanup()

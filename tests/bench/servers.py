@@ -109,9 +109,15 @@ def _wait(child: subprocess.Popen[bytes], address: str, log: Path) -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """By SIGTERM, then whatever is left of its own process group by SIGKILL."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(_STOP_S)
+    """By SIGTERM, then whatever it started and left behind: MLflow's job runners are in sessions of their own."""
+    below = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_STOP_S)
+    for process in below:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
