@@ -115,6 +115,7 @@ async def test_the_hot_way_stores_what_the_ordinary_way_stores(client: httpx.Asy
         b'{"run_id":"%s","key":"loss","value":1,"timestamp":1} trailing',
         b'\xef\xbb\xbf{"run_id":"%s","key":"loss","value":1,"timestamp":1}',
         b'{"run_id":"00000000000000000000000000000000","key":"%.3s","value":1,"timestamp":1}',
+        b'{"run_id":"%s","key":"loss","value":1,"timestamp":1,"other":' + b"[" * 5000 + b"]" * 5000 + b"}",
         b'["%s"]',
         b"%.0s",
     ],
@@ -271,3 +272,20 @@ async def test_too_many_waiting_writes_are_told_to_come_again() -> None:
         await together.write(9, key=9)
     release.set()
     assert await asyncio.gather(*first) == [0, 1, 2]
+
+
+async def test_a_run_that_somebody_holds_on_to_does_not_hold_up_the_others(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    held = [await new_run(client) for _ in range(3)]
+    free = await new_run(client)
+    async with engine.begin() as holder:
+        locked = "SELECT seq FROM runs WHERE run_id = ANY(CAST(:ids AS uuid[])) FOR NO KEY UPDATE"
+        await holder.execute(text(locked), {"ids": held})
+        waiting = [
+            asyncio.create_task(post(client, "/runs/log-metric", {"run_id": run, **point("loss", 1, 1)}))
+            for run in held
+        ]
+        assert await post(client, "/runs/log-metric", {"run_id": free, **point("loss", 1, 1)}) == (200, {})
+        assert not any(task.done() for task in waiting)
+    assert await asyncio.gather(*waiting) == [(200, {})] * 3

@@ -27,6 +27,8 @@ _BY_KEY = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    # Who waits for a lock longer than this does so the ordinary way, where nobody waits behind them.
+    "lock_timeout": "250",
 }
 
 

@@ -34,17 +34,16 @@ class HotRoutes:
             await self.app(scope, receive, send)
             return
         messages: list[Message] = []
-        body = b""
         while True:
             message = await receive()
             messages.append(message)
             if message["type"] != "http.request":
                 break
-            body = body + message["body"] if body else message.get("body", b"")
             if not message.get("more_body", False):
                 break
         try:
-            answer = await handler(body) if messages[-1]["type"] == "http.request" else None
+            is_whole = messages[-1]["type"] == "http.request"
+            answer = await handler(b"".join([m.get("body", b"") for m in messages])) if is_whole else None
         except RunmirrorError as error:
             await error_answer(error)(scope, receive, send)
             return

@@ -23,7 +23,6 @@ from runmirror.runs import hot_queries
 from runmirror.runs.service import RUN_NAME_TAG, agreed_name, new_run_id
 from runmirror.wire import EXPERIMENT_ID, INT64_MAX, RUN_ID
 
-_API = "/runs/"
 _EMPTY = b"{}"
 _LANES = 2
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
@@ -77,6 +76,9 @@ class _CreateRun(msgspec.Struct, gc=False):
 
 class _Unusual(Exception):
     """A request for the ordinary route."""
+
+
+_UNCLEAR = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _Unusual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,27 +135,27 @@ class HotRuns:
         await self._creations.close()
 
     async def log_metric(self, body: bytes) -> bytes | None:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, _Unusual):
+        with suppress(*_UNCLEAR):
             request = self._decode_metric(body)
             return await self._write(_Write(_run_id(request.run_id), metrics=_checked_metrics([request])))
         return None
 
     async def log_param(self, body: bytes) -> bytes | None:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, _Unusual):
+        with suppress(*_UNCLEAR):
             request = self._decode_pair(body)
             params = _checked_pairs([request], names.MAX_PARAM_VALUE_LENGTH)
             return await self._write(_Write(_run_id(request.run_id), params=params))
         return None
 
     async def set_tag(self, body: bytes) -> bytes | None:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, _Unusual):
+        with suppress(*_UNCLEAR):
             request = self._decode_pair(body)
             tags = _checked_pairs([request], names.MAX_TAG_VALUE_LENGTH)
             return await self._write(_Write(_run_id(request.run_id), tags=tags))
         return None
 
     async def log_batch(self, body: bytes) -> bytes | None:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, _Unusual):
+        with suppress(*_UNCLEAR):
             request = self._decode_batch(body)
             metrics, params, tags = request.metrics, request.params, request.tags
             if len(params) > names.MAX_PARAMS_PER_BATCH or len(tags) > names.MAX_TAGS_PER_BATCH:
@@ -170,7 +172,7 @@ class HotRuns:
         return None
 
     async def create_run(self, body: bytes) -> bytes | None:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, _Unusual, InvalidParameter):
+        with suppress(*_UNCLEAR, InvalidParameter):
             request = self._decode_run(body)
             if not EXPERIMENT_ID.match(request.experiment_id) or int(request.experiment_id) > INT64_MAX:
                 return None
