@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients chaos bench-mirror browser lint types format clean
+.PHONY: help demo test test-clients chaos bench bench-mirror browser lint types format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,24 @@ test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.
 
 chaos: $(VENV)/.dev ## Seeded faults, then source and workspace compared: make chaos SEEDS=200 [FIRST=n] [SEED=n] [LANES=2]
 	$(BIN)/python -W ignore -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) --lanes $(or $(LANES),2)
+
 bench-mirror: $(VENV)/.dev ## Measure how fast the mirror is and what it costs clients (20 minutes; BENCH=--help)
 	$(BIN)/python -m tests.bench.mirror $(BENCH)
+
+bench: $(VENV)/.dev .venv-bench-mlflow/.made .venv-bench-fasttrackml/.made ## Measure against mlflow server and FastTrackML: make bench BENCH="--row log-metric --rounds 3 --without mlflow"
+	@command -v wrk > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends wrk) \
+		|| (echo "make bench needs wrk: apt-get install wrk" >&2; exit 1)
+	$(BIN)/python -m tests.bench $(BENCH)
+
+.venv-bench-mlflow/.made: constraints.txt
+	$(PYTHON) -m venv .venv-bench-mlflow
+	.venv-bench-mlflow/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt mlflow==3.17.2 psycopg2-binary
+	@touch $@
+
+.venv-bench-fasttrackml/.made:
+	$(PYTHON) -m venv .venv-bench-fasttrackml
+	.venv-bench-fasttrackml/bin/python -m pip --disable-pip-version-check --quiet install --no-deps fasttrackml==0.6.0
+	@touch $@
 
 browser: ## Install the Chromium that the browser tests drive (Debian, as root)
 	apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium
@@ -56,4 +72,4 @@ format: $(VENV)/.dev ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environments and downloads
-	rm -rf $(VENV) .venv-azureml .venv-clients .azurite
+	rm -rf $(VENV) .venv-azureml .venv-clients .venv-bench-mlflow .venv-bench-fasttrackml .azurite

@@ -38,9 +38,9 @@ async def test_when_every_connection_is_busy_a_write_may_be_repeated(settings: S
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
             async with app.state.engine.connect():
-                refused = await client.post(f"{API}/runs/create", json={"experiment_id": "0"})
+                refused = await client.post(f"{API}/experiments/create", json={"name": "wanted"})
                 read = await client.get(f"{API}/experiments/get", params={"experiment_id": "0"})
             assert (refused.status_code, refused.json()["error_code"]) == (429, "REQUEST_LIMIT_EXCEEDED")
             assert int(refused.headers["Retry-After"]) > 0
             assert read.status_code == 503
-            assert (await client.post(f"{API}/runs/create", json={"experiment_id": "0"})).status_code == 200
+            assert (await client.post(f"{API}/experiments/create", json={"name": "wanted"})).status_code == 200

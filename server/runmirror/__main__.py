@@ -376,17 +376,18 @@ def _database(settings: Settings) -> Iterator[str]:
 
 
 def _migrate(url: str) -> None:
-    from alembic.util import CommandError
+    import asyncpg
 
+    from runmirror.migrate import SchemaUnknown
     from runmirror.migrate import migrate as upgrade
 
     try:
         upgrade(url)
-    except CommandError as error:
+    except SchemaUnknown as error:
         raise click.ClickException(
             f"the database has a schema this version does not know ({error}): start the version that made it, or newer"
         ) from error
-    except OSError as error:
+    except (OSError, asyncpg.CannotConnectNowError) as error:
         raise click.ClickException(f"cannot reach Postgres at {_shown(url)}: {error}") from error
 
 

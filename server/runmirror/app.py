@@ -20,12 +20,13 @@ from runmirror.artifacts import routes as artifact_routes
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
-from runmirror.db import answer_for, create_engine, unstorable
+from runmirror.db import answer_for, create_engine, hot_connections, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
+from runmirror.hot.middleware import HotRoutes, check_hot
 from runmirror.logged_models import routes as logged_model_routes
 from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
@@ -35,6 +36,7 @@ from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
+from runmirror.runs.hot import HotRuns
 from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
 from runmirror.traces import routes as trace_routes
@@ -62,10 +64,15 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
         app.state.adoption = Adoption(app.state.engine, settings)
+        app.state.hot_connections = hot_connections(settings, database_url)
+        hot_runs = HotRuns(app.state.hot_connections)
+        app.state.hot = check_hot(app, hot_runs.handlers())
         try:
             async with delivering(settings, app.state.engine, app.state.webhook_sender):
                 yield
         finally:
+            await hot_runs.close()
+            await app.state.hot_connections.close()
             await app.state.adoption.close()
             await app.state.webhook_sender.close()
             await app.state.artifacts.close()
@@ -87,13 +94,14 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         ui_routes, nothing, static, upload,
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
-        app.include_router(module.router)
+        app.router.routes.extend(module.router.routes)  # include_router would build each route a second time
     if settings.metrics:
-        app.include_router(metrics_routes.router)
+        app.router.routes.extend(metrics_routes.router.routes)
     check_permissions(app)
     _answer_errors(app)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
     app.add_middleware(CountRequests, metrics=app.state.http_metrics)
     if settings.static_prefix:

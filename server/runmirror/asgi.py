@@ -1,5 +1,7 @@
 """The factory uvicorn calls in each API process: everything comes from the environment that `serve` prepared."""
 
+import gc
+
 from fastapi import FastAPI
 
 from runmirror.app import create_app
@@ -10,4 +12,6 @@ def create() -> FastAPI:
     settings = Settings()
     if settings.database_url is None:
         raise RuntimeError("no database: start with `runmirror serve`, or set RUNMIRROR_DATABASE_URL")
-    return create_app(settings, settings.database_url)
+    app = create_app(settings, settings.database_url)
+    gc.freeze()  # what was made until here stays for good: no collection need look at it again
+    return app

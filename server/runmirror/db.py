@@ -17,11 +17,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
+from runmirror.hot.connections import Connections
 from runmirror.settings import Settings
 
 # SQLAlchemy passes on what asyncpg raises while it connects.
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
+_HOT_CONNECTIONS = 4
 _TIMED_OUT = "57014"
 _BAD_VALUE_CLASS = "22"  # SQLSTATE class "data exception": a value Postgres cannot store
 
@@ -43,9 +45,16 @@ def create_engine(settings: Settings, database_url: str, *, statement_timeout: t
                 "application_name": "runmirror",
                 "idle_in_transaction_session_timeout": "60000",
                 "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
+                "jit": "off",  # compiling takes longer than any statement of ours runs
+                "max_parallel_workers_per_gather": "0",  # starting helpers too, and many requests share the cores
             },
         },
     )
+
+
+def hot_connections(settings: Settings, database_url: str) -> Connections:
+    """Those beside the engine's pool, for `runmirror.hot`."""
+    return Connections(database_url, most=_HOT_CONNECTIONS, statement_timeout=settings.db_statement_timeout)
 
 
 async def write_connection(request: Request) -> AsyncIterator[AsyncConnection]:

@@ -278,7 +278,8 @@ async def test_a_file_or_a_thousand_take_as_many_statements(
     statements: list[str] = []
 
     def count(*arguments: Any) -> None:
-        statements.append(arguments[2])
+        if "webhook" not in arguments[2]:  # their delivery asks for work beside the requests, when it likes
+            statements.append(arguments[2])
 
     async def deletion(files: int) -> int:
         async with app.state.engine.begin() as connection:

@@ -51,18 +51,23 @@ class LocalStore:
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
         with _told(path):
-            upload = await asyncio.to_thread(_Upload, self.uploads / uuid4().hex)
+            pending = bytearray()
+            upload: _Upload | None = None
             try:
-                pending = bytearray()
                 async for chunk in chunks:
                     pending += chunk
                     if len(pending) >= CHUNK_BYTES:
+                        if upload is None:
+                            upload = await asyncio.to_thread(_Upload, self.uploads / uuid4().hex)
                         await asyncio.to_thread(upload.append, pending)
                         pending = bytearray()
+                if upload is None:  # a small file: one trip to a thread
+                    return await asyncio.to_thread(self._write_whole, pending, path)
                 await asyncio.to_thread(upload.append, pending)
                 return await asyncio.to_thread(self._publish, upload, path)
             finally:
-                upload.discard()
+                if upload is not None:
+                    upload.discard()
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):
@@ -108,6 +113,14 @@ class LocalStore:
         if not place.resolve().is_relative_to(self.root):
             raise InvalidParameter("Invalid path: it leads out of the artifact folder")
         return place
+
+    def _write_whole(self, data: bytearray, path: str) -> Written:
+        upload = _Upload(self.uploads / uuid4().hex)
+        try:
+            upload.append(data)
+            return self._publish(upload, path)
+        finally:
+            upload.discard()
 
     def _publish(self, upload: "_Upload", path: str) -> Written:
         return upload.publish(self._inside(path))
@@ -160,6 +173,7 @@ class _Upload:
         self.place = place
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.size_bytes = 0
+        self.published = False
         # Buffered, because its lock makes `discard` wait for an `append` whose task was cancelled.
         self.file = place.open("xb")
 
@@ -176,6 +190,7 @@ class _Upload:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.place.replace(target)
+                self.published = True
                 break
             except NotADirectoryError as error:
                 raise FileExistsError from error
@@ -187,7 +202,8 @@ class _Upload:
 
     def discard(self) -> None:
         self.file.close()
-        self.place.unlink(missing_ok=True)
+        if not self.published:
+            self.place.unlink(missing_ok=True)
 
 
 def _close(opening: "asyncio.Task[tuple[BinaryIO, Stat]]") -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,6 +45,13 @@ _RECORD = text("""
     WHERE artifacts.seq = :expected
     RETURNING seq
 """)
+
+# For the usual case, without SQLAlchemy around it.
+_OWNERS_AT_ONCE = _OWNERS.text.replace(":run_ids", "$1::uuid[]").replace(":model_ids", "$2::text[]")
+_SEQ_AT_ONCE = "SELECT seq FROM artifacts WHERE run_id = $1 AND model_id = $2 AND path = $3"
+
+# A record with the run's seq and its place in the mirror's queue, as one call; see migration 0013.
+_RECORD_AT_ONCE = "SELECT runmirror_record_1($1, $2, $3, $4, $5, $6)"
 
 _HAS_FILES = text("""
     SELECT EXISTS (
@@ -116,6 +124,29 @@ async def record(connection: AsyncConnection, place: Place, held: Written | None
         "seq": seq,
     }
     return await connection.scalar(_RECORD, values) is not None
+
+
+async def roots_at_once(
+    connection: asyncpg.Connection, run_ids: Sequence[UUID], model_ids: Sequence[str]
+) -> list[Root]:
+    """As `roots`."""
+    return list(roots_of(await connection.fetch(_OWNERS_AT_ONCE, run_ids, model_ids)))
+
+
+async def seq_at_once(connection: asyncpg.Connection, place: Place) -> int:
+    """As `seq_of`."""
+    values = (place.root.run_id, place.root.model_id, place.path)
+    return await connection.fetchval(_SEQ_AT_ONCE, *values) or NEVER
+
+
+async def record_at_once(connection: asyncpg.Connection, place: Place, held: Written, *, expected: int) -> bool:
+    """A whole write of the run that records a file; False, and nothing written, when its row's seq is not `expected`.
+
+    Also False when the run is gone.
+    """
+    root = place.root
+    values = (root.run_id, root.model_id, place.path, held.size_bytes, held.md5, expected)
+    return bool(await connection.fetchval(_RECORD_AT_ONCE, *values))
 
 
 async def has_files(connection: AsyncConnection, place: Place) -> bool:

@@ -22,15 +22,17 @@ router = APIRouter(tags=["artifacts"])
 _SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
 
 
-def artifacts_of(request: Request) -> Artifacts:
+async def artifacts_of(request: Request) -> Artifacts:
+    """Like `run_id_of` a coroutine, or FastAPI would send each to a thread."""
     return Artifacts(
         request.app.state.artifacts,
         reading=partial(asynccontextmanager(read_connection), request),
         writing=partial(asynccontextmanager(write_connection), request),
+        hot=request.app.state.hot_connections,
     )
 
 
-def run_id_of(run_id: str = "", run_uuid: str = "") -> str:
+async def run_id_of(run_id: str = "", run_uuid: str = "") -> str:
     """The run asked for under either of its names."""
     return run_id or run_uuid
 

@@ -9,7 +9,7 @@ never acknowledged; a repeated upload records them.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from runmirror.artifacts import queries
 from runmirror.artifacts.files import Store, Written
 from runmirror.artifacts.places import Place, ids_in, path_of, place_below, roots_below
 from runmirror.errors import Busy, InvalidParameter, RunNotFound
+from runmirror.hot.connections import NOT_DONE, Connections
 from runmirror.runs import writes
 
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
@@ -29,8 +30,9 @@ MAX_RECORD_ATTEMPTS = 100  # each failure means that somebody else's record went
 class Artifacts:
     """The store, and the two ways to the database for as long as one step needs them."""
 
-    def __init__(self, store: Store, *, reading: Connect, writing: Connect) -> None:
+    def __init__(self, store: Store, *, reading: Connect, writing: Connect, hot: Connections | None = None) -> None:
         self.store = store
+        self.hot = hot
         self.reading = reading
         self.writing = writing
 
@@ -41,6 +43,8 @@ class Artifacts:
 
     async def slot(self, path: str) -> "Slot":
         """Where a file is about to be stored. Raises `InvalidParameter` when that is the folder of somebody's files."""
+        if (usual := await self._usual_slot(path)) is not None:
+            return usual
         run_ids, model_ids = ids_in(path)
         async with self.reading() as connection:
             roots = await queries.roots(connection, run_ids, model_ids) if run_ids or model_ids else []
@@ -53,10 +57,30 @@ class Artifacts:
                 return Slot(None, queries.NEVER)
             return Slot(place, await queries.seq_of(connection, place))
 
+    async def _usual_slot(self, path: str) -> "Slot | None":
+        """A file below the root of a run or of a logged model that a run made; None for everything else."""
+        run_ids, model_ids = ids_in(path)
+        if self.hot is None or not (run_ids or model_ids):
+            return None
+        with suppress(*NOT_DONE):
+            async with self.hot.connection() as connection:
+                roots = await queries.roots_at_once(connection, run_ids, model_ids)
+                place = place_below(roots, path)
+                if place is None or not place.path or place.root.run_id is None or roots_below(roots, path):
+                    return None
+                return Slot(place, await queries.seq_at_once(connection, place))
+        return None
+
     async def record(self, slot: "Slot", written: Written) -> None:
         """Say what was stored since `slot` was looked up."""
-        if slot.place is not None:
-            await self._record(slot.place, written, slot.expected)
+        if slot.place is None:
+            return
+        with suppress(*NOT_DONE):  # then whoever does it the long way finds out why
+            if self.hot is not None:
+                async with self.hot.connection() as connection:
+                    if await queries.record_at_once(connection, slot.place, written, expected=slot.expected):
+                        return
+        await self._record(slot.place, written, slot.expected)
 
     async def compare(self, place: Place) -> None:
         """Record what the store holds at `place` if that is not what is recorded. Raises `RunNotFound`."""

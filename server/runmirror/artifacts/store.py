@@ -5,7 +5,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from runmirror.artifacts.blob import BlobStore
 from runmirror.artifacts.files import Entry, Opened, Stat, Store, Written
 from runmirror.artifacts.local import LocalStore
 from runmirror.settings import Settings
@@ -19,6 +18,8 @@ def create_store(settings: Settings) -> Store:
     """The store at `settings.artifact_root`. Raises `ValueError` for an address that is neither."""
     root = settings.artifact_root
     if root.startswith(("wasbs://", "wasb://")):
+        from runmirror.artifacts.blob import BlobStore  # noqa: PLC0415 - a third of a second, 20 MB: only where needed
+
         secret = settings.azure_storage_connection_string
         return BlobStore.at(
             root,

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.artifacts import routes as artifacts
 from runmirror.artifacts.service import Artifacts
-from runmirror.errors import InvalidParameter
+from runmirror.errors import InvalidParameter, RunNotFound
 from runmirror.experiments import queries as experiment_queries
 from runmirror.experiments import routes as experiments
 from runmirror.experiments.datasets_routes import dataset_summaries
@@ -29,10 +29,10 @@ from runmirror.registry import routes_versions as registry
 from runmirror.registry.convert import version_to_wire
 from runmirror.registry.queries import load_versions
 from runmirror.registry.wire import SearchVersions
-from runmirror.runs import charts_routes
-from runmirror.runs import routes as runs
+from runmirror.runs import charts_routes, reads
 from runmirror.runs.charts_wire import BulkInterval
 from runmirror.runs.wire import GetRun, RunWire, SearchRuns
+from runmirror.runs.writes import parse_run_id
 from runmirror.wire import Wire
 
 W = TypeVar("W", bound=Wire)
@@ -53,15 +53,18 @@ async def get_experiment(context: Context, given: dict[str, Any]) -> Mapping[str
 
 
 async def get_run(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
-    answer = await runs.get_run(_request(GetRun, given), context.connection)
-    [run] = await _with_neighbours(context.connection, [answer.run])
+    run_id = _request(GetRun, given).the_run_id
+    found = await reads.load(context.connection, [parse_run_id(run_id)])
+    if not found:
+        raise RunNotFound(run_id)
+    [run] = await _with_neighbours(context.connection, found)
     return {"run": run}
 
 
 async def search_runs(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
-    answer = await runs.search_runs(_request(SearchRuns, given), context.connection)
-    found = await _with_neighbours(context.connection, answer.runs or [])
-    return {"runs": found, "next_page_token": answer.next_page_token}
+    page = await reads.find(context.connection, _request(SearchRuns, given))
+    found = await _with_neighbours(context.connection, await reads.load(context.connection, page.run_ids))
+    return {"runs": found, "next_page_token": page.next_page_token}
 
 
 async def list_artifacts(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:

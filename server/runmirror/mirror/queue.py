@@ -60,17 +60,10 @@ ADOPTION_SEQ = 1
 # A run with this token was never held by anybody; whoever lets go of a run, or starts it anew, leaves none at all. It
 # is the number of Postgres' timeline, which is another one after a failover or the restoring of a backup: either may
 # have forgotten that somebody held the run.
-_NEVER_HELD = "CAST(lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 32, '0') AS uuid)"
+NEVER_HELD = "CAST(lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 32, '0') AS uuid)"
 
-_CREATE = text(f"INSERT INTO mirrors (run_id, lease_token) VALUES (:run_id, {_NEVER_HELD})")  # noqa: S608
+_CREATE = text(f"INSERT INTO mirrors (run_id, lease_token) VALUES (:run_id, {NEVER_HELD})")  # noqa: S608
 
-# A run of the past that is written is a live one again. A pause after a failure is not cut short.
-_WAKE = """
-    SET state = CASE WHEN state = 'current' THEN 'due' ELSE state END, backfill = false, waiting = false,
-        due_at = CASE WHEN waiting THEN now() ELSE GREATEST(due_at, now()) END,
-        behind_since = CASE WHEN state = 'current' THEN now() ELSE behind_since END
-"""
-_SLEEPS = "(state = 'current' OR (state = 'due' AND waiting) OR backfill)"
 # Due all the same: the workspace has yet to hear which server adopted the run.
 _ADOPT = text(f"""
     INSERT INTO mirrors (
@@ -88,26 +81,13 @@ _SET_TAGS = text("""
     WHERE tags.value IS DISTINCT FROM excluded.value
 """)
 
-# A statement of its own, after the one that locked the run: its snapshot sees a `finish` that came in between.
-_MARK_BEHIND = text(f"""
-    WITH woken AS (
-        UPDATE mirrors {_WAKE} WHERE run_id = :run_id AND {_SLEEPS} RETURNING run_id, state),
-    shown AS (
-        UPDATE tags SET value = 'pending' FROM woken
-        WHERE tags.run_id = woken.run_id AND woken.state = 'due' AND tags.key = '{STATUS_TAG}' AND tags.seq = 0)
-    SELECT pg_notify('{CHANNEL}', '') FROM woken
-""")  # noqa: S608 - constants of ours
+# What wakes a run is a function of Postgres, see migration 0013: hot writes call it as well, from functions of theirs.
+# A statement of its own, after the one that locked the run: it sees a `finish` that came in between.
+_MARK_BEHIND = text("SELECT runmirror_mark_behind_1(ARRAY[CAST(:run_id AS uuid)])")
 
-_MARK_EXPERIMENT_BEHIND = text(f"""
-    WITH woken AS (
-        UPDATE mirrors {_WAKE}
-        WHERE run_id IN (SELECT run_id FROM runs WHERE experiment_id = :experiment_id) AND {_SLEEPS}
-        RETURNING run_id, state),
-    shown AS (
-        UPDATE tags SET value = 'pending' FROM woken
-        WHERE tags.run_id = woken.run_id AND woken.state = 'due' AND tags.key = '{STATUS_TAG}' AND tags.seq = 0)
-    SELECT pg_notify('{CHANNEL}', '') FROM woken LIMIT 1
-""")  # noqa: S608
+_MARK_EXPERIMENT_BEHIND = text("""
+    SELECT runmirror_mark_behind_1(ARRAY(SELECT run_id FROM runs WHERE experiment_id = :experiment_id))
+""")
 
 _MARK_UNROUTED = text(f"""
     WITH marked AS (
@@ -136,7 +116,7 @@ _LEASE = """
     mirrors.run_id, lease_token, watermark, info_watermark, sent_upto, attempt, remote_experiment_id, remote_run_id,
     mirrors.link_id, backfill, may_exist
 """
-_MAY_EXIST = f"lease_token IS DISTINCT FROM {_NEVER_HELD} AS may_exist"
+_MAY_EXIST = f"lease_token IS DISTINCT FROM {NEVER_HELD} AS may_exist"
 _OF_LINK = "link_id = (SELECT link_id FROM mirror_links WHERE lower(workspace_id) = lower(:workspace_id))"
 
 # What a crashed worker held comes first. It waits out `settle` as well: its last request may still be taking effect.

@@ -5,5 +5,5 @@ from fastapi import APIRouter
 from runmirror.registry import routes_models, routes_versions
 
 router = APIRouter()
-router.include_router(routes_models.router)
-router.include_router(routes_versions.router)
+router.routes.extend(routes_models.router.routes)
+router.routes.extend(routes_versions.router.routes)

@@ -5,7 +5,6 @@ import binascii
 import json
 import math
 from collections.abc import Sequence
-from typing import cast
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Double, bindparam, text
@@ -18,14 +17,16 @@ Place = tuple[int, int, float]
 
 _RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
 
+# One row of three arrays: a row for each point would cost more than its content.
 _PAGE = text(f"""
+    SELECT array_agg(timestamp_ms), array_agg(step), array_agg(value) FROM (
     SELECT timestamp_ms, step, value FROM metrics
     WHERE run_id = :run_id
       AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = :run_id AND key = :key)
       AND (:after_timestamp_ms IS NULL
            OR (timestamp_ms, step, {_RANK}, value) > (:after_timestamp_ms, :after_step, :after_rank, :after_value))
     ORDER BY timestamp_ms, step, {_RANK}, value
-    LIMIT :limit
+    LIMIT :limit) page
 """).bindparams(
     bindparam("after_timestamp_ms", type_=BigInteger),
     bindparam("after_step", type_=BigInteger),
@@ -55,7 +56,8 @@ async def page(
         "run_id": run_id, "key": key, "limit": None if max_results is None else max_results + 1,
         "after_timestamp_ms": timestamp_ms, "after_step": step, "after_rank": rank, "after_value": value,
     }  # fmt: skip
-    rows = cast("Sequence[Place]", (await connection.execute(_PAGE, values)).all())
+    columns = (await connection.execute(_PAGE, values)).one()
+    rows: list[Place] = [] if columns[0] is None else list(zip(*columns, strict=True))
     if max_results is None or len(rows) <= max_results:
         return rows, None
     rows = rows[:max_results]

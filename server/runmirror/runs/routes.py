@@ -1,21 +1,15 @@
 """HTTP of runs: parse, call one function, answer."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Annotated
 
-from fastapi import APIRouter, Query
-from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
+from fastapi import APIRouter, Query, Response
 
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.entities import LifecycleStage
 from runmirror.errors import RunNotFound
 from runmirror.routing import Permission, mlflow_route
-from runmirror.run_ids import shown_id
-from runmirror.runs import history, queries, service, wire
+from runmirror.runs import answers, history, queries, reads, service, wire
 from runmirror.runs.inputs_queries import load_inputs_outputs
-from runmirror.runs.search import search_runs as find_runs
 from runmirror.runs.writes import parse_run_id
 from runmirror.wire import Empty
 
@@ -33,17 +27,19 @@ async def create_run(request: wire.CreateRun, connection: WriteConnection) -> wi
         start_time_ms=request.start_time,
         tags=[tag.to_tag() for tag in request.tags],
     )
-    [run] = await _load(connection, [run_id])
+    [run] = await reads.load(connection, [run_id])
     return wire.RunAnswer(run=run.model_copy(update={"outputs": None}))  # as MLflow answers
 
 
-@mlflow_route(router, "GET", "/runs/get", permission=Permission.READ)
-async def get_run(request: Annotated[wire.GetRun, Query()], connection: ReadConnection) -> wire.RunAnswer:
+@mlflow_route(router, "GET", "/runs/get", permission=Permission.READ, response_model=wire.RunAnswer)
+async def get_run(request: Annotated[wire.GetRun, Query()], connection: ReadConnection) -> Response:
     """A run with its params, tags, latest metrics, inputs and outputs."""
-    runs = await _load(connection, [parse_run_id(request.the_run_id)])
-    if not runs:
+    run_id = parse_run_id(request.the_run_id)
+    rows = await queries.load_json(connection, [run_id])
+    if not rows:
         raise RunNotFound(request.the_run_id)
-    return wire.RunAnswer(run=runs[0])
+    inputs_outputs = await load_inputs_outputs(connection, [run_id])
+    return answers.run_answer(rows[0], inputs_outputs)
 
 
 @mlflow_route(router, "POST", "/runs/update", permission=Permission.EDIT)
@@ -56,7 +52,7 @@ async def update_run(request: wire.UpdateRun, connection: WriteConnection) -> wi
         end_time_ms=request.end_time,
         run_name=request.run_name,
     )
-    return wire.RunInfoAnswer(run_info=_info(row))
+    return wire.RunInfoAnswer(run_info=reads.info(row))
 
 
 @mlflow_route(router, "POST", "/runs/delete", permission=Permission.EDIT)
@@ -108,24 +104,17 @@ async def log_batch(request: wire.LogBatch, connection: WriteConnection) -> Empt
     return Empty()
 
 
-@mlflow_route(router, "POST", "/runs/search", permission=Permission.READ)
-async def search_runs(request: wire.SearchRuns, connection: ReadConnection) -> wire.RunsPage:
+@mlflow_route(router, "POST", "/runs/search", permission=Permission.READ, response_model=wire.RunsPage)
+async def search_runs(request: wire.SearchRuns, connection: ReadConnection) -> Response:
     """Runs of some experiments that a filter selects, in the order asked for."""
-    found = await find_runs(
-        connection,
-        experiment_ids=request.experiment_ids,
-        filter_string=request.filter,
-        run_view_type=request.run_view_type,
-        max_results=request.max_results,
-        order_by=request.order_by,
-        page_token=request.page_token or None,
-    )
-    runs = await _load(connection, found.run_ids)
-    return wire.RunsPage(runs=runs or None, next_page_token=found.next_page_token)
+    found = await reads.find(connection, request)
+    rows = await queries.load_json(connection, found.run_ids) if found.run_ids else []
+    inputs_outputs = await load_inputs_outputs(connection, found.run_ids) if found.run_ids else {}
+    return answers.runs_page(rows, inputs_outputs, found.next_page_token)
 
 
-@mlflow_route(router, "GET", "/metrics/get-history", permission=Permission.READ)
-async def get_history(request: Annotated[wire.GetHistory, Query()], connection: ReadConnection) -> wire.HistoryPage:
+@mlflow_route(router, "GET", "/metrics/get-history", permission=Permission.READ, response_model=wire.HistoryPage)
+async def get_history(request: Annotated[wire.GetHistory, Query()], connection: ReadConnection) -> Response:
     """Every point of one metric of a run, by time, step and value."""
     points, token = await history.page(
         connection,
@@ -134,50 +123,4 @@ async def get_history(request: Annotated[wire.GetHistory, Query()], connection: 
         max_results=request.max_results,
         page_token=request.page_token,
     )
-    metrics = [
-        wire.MetricOut.model_construct(key=request.metric_key, value=value, timestamp=timestamp_ms, step=step)
-        for timestamp_ms, step, value in points
-    ]
-    return wire.HistoryPage.model_construct(metrics=metrics or None, next_page_token=token)
-
-
-async def _load(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[wire.RunWire]:
-    if not run_ids:
-        return []
-    rows = await queries.load(connection, run_ids)
-    inputs_outputs = await load_inputs_outputs(connection, list(run_ids))
-    runs = []
-    for row in rows:
-        inputs, outputs = inputs_outputs.get(row.run_id, ({}, {}))
-        data = wire.RunDataWire.model_construct(
-            metrics=[
-                wire.MetricOut.model_construct(
-                    key=key, value=float("nan") if value is None else float(value), timestamp=timestamp_ms, step=step
-                )
-                for key, value, timestamp_ms, step in row.metrics or ()
-            ] or None,
-            params=_pairs(row.params),
-            tags=_pairs(row.tags),
-        )  # fmt: skip
-        runs.append(wire.RunWire.model_construct(info=_info(row), data=data, inputs=inputs, outputs=outputs))
-    return runs
-
-
-def _pairs(rows: list[list[str]] | None) -> list[wire.PairOut] | None:
-    return [wire.PairOut.model_construct(key=key, value=value) for key, value in rows or ()] or None
-
-
-def _info(row: Row[Any]) -> wire.RunInfoWire:
-    run_id = shown_id(row.run_id, row.azure_run_id)
-    return wire.RunInfoWire(
-        run_uuid=run_id,
-        experiment_id=str(row.experiment_id),
-        run_name=row.name,
-        user_id=row.user_id,
-        status=row.status,
-        start_time=row.start_time_ms,
-        end_time=row.end_time_ms or None,
-        artifact_uri=row.artifact_uri,
-        lifecycle_stage=row.lifecycle_stage,
-        run_id=run_id,
-    )
+    return answers.history_page(request.metric_key, points, token)

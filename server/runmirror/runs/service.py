@@ -34,7 +34,7 @@ async def create_run(
         )
     run_id = new_run_id()
     by_key = {tag.key: tag.value for tag in tags}
-    name = _agreed_name(run_name, by_key.get(RUN_NAME_TAG, "")) or names.random_run_name(run_id)
+    name = agreed_name(run_name, by_key.get(RUN_NAME_TAG, "")) or names.random_run_name(run_id)
     by_key[RUN_NAME_TAG] = name
     await queries.create(
         connection, run_id=run_id, experiment_id=key, name=name, user_id=user_id, start_time_ms=start_time_ms,
@@ -129,7 +129,7 @@ def new_run_id() -> UUID:
     return UUID(int=number)
 
 
-def _agreed_name(run_name: str, tag: str) -> str:
+def agreed_name(run_name: str, tag: str) -> str:
     if run_name and tag and run_name != tag:
         raise InvalidParameter(
             "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "

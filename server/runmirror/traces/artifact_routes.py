@@ -19,7 +19,7 @@ from runmirror.routing import Permission, route
 from runmirror.traces import queries, reads, service, spans
 from runmirror.traces.keys import TraceNotFound, existing_id
 
-router = APIRouter()
+router = APIRouter(tags=["traces"])
 
 _FILE = "traces.json"
 _PATH = "/ajax-api/{version}/mlflow/get-trace-artifact"

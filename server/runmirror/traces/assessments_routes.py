@@ -11,7 +11,7 @@ from runmirror.routing import Permission, mlflow_route
 from runmirror.traces import assessments_service, assessments_wire
 from runmirror.wire import Empty
 
-router = APIRouter()
+router = APIRouter(tags=["traces"])
 
 _OF_TRACE = "/traces/{trace_id}/assessments"
 _ONE = _OF_TRACE + "/{assessment_id}"

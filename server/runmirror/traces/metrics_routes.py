@@ -7,7 +7,7 @@ from runmirror.db import ReadConnection
 from runmirror.routing import Permission, mlflow_route
 from runmirror.traces import correlation, metrics, wire
 
-router = APIRouter()
+router = APIRouter(tags=["traces"])
 
 
 @mlflow_route(router, "POST", "/traces/metrics", permission=Permission.READ, version="3.0")

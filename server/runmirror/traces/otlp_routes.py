@@ -12,7 +12,7 @@ from runmirror.settings import Settings
 from runmirror.traces import otlp
 from runmirror.traces.spans_service import log_spans
 
-router = APIRouter()
+router = APIRouter(tags=["traces"])
 
 
 @route(router, "POST", "/v1/traces", permission=Permission.EDIT)

@@ -155,4 +155,4 @@ def _complete(row: Any, members: list[Any]) -> dict[str, Any]:
 
 
 for module in (routes_v2, assessments_routes, artifact_routes, otlp_routes, metrics_routes):
-    router.include_router(module.router)
+    router.routes.extend(module.router.routes)

@@ -12,7 +12,7 @@ from runmirror.traces import queries, reads, service, wire
 from runmirror.traces.search import search_traces
 from runmirror.wire import missing
 
-router = APIRouter()
+router = APIRouter(tags=["traces"])
 
 
 @mlflow_route(router, "POST", "/traces", permission=Permission.EDIT)

@@ -1,0 +1,80 @@
+"""asyncpg without anything around it, for statements that are a transaction of their own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+from sqlalchemy import make_url
+
+_CONNECT_S = 10.0
+_CLOSE_S = 2.0
+
+
+class NotConnected(Exception):
+    """There is no connection, so nothing was sent."""
+
+
+# How a statement can fail here, after which it may be sent again the ordinary way if it may be sent twice at all.
+NOT_DONE = (NotConnected, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+# Every statement sent here finds its rows by a key. The planner must not think otherwise while tables are still small:
+# a plan is kept as long as the connection.
+_BY_KEY = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    # Who waits for a lock longer than this does so the ordinary way, where nobody waits behind them.
+    "lock_timeout": "250",
+}
+
+
+class Connections:
+    """At most `most` connections, opened when they are needed; the one used last is used next."""
+
+    def __init__(self, database_url: str, *, most: int, statement_timeout: timedelta) -> None:
+        self._dsn = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._free: list[asyncpg.Connection] = []
+        self._turns = asyncio.Semaphore(most)
+        self._settings = {
+            "application_name": "runmirror",
+            "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
+            **_BY_KEY,
+        }
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Wait for a turn. Raises `NotConnected`. What fails otherwise than by Postgres' word ends the connection."""
+        async with self._turns:
+            connection = await self._open()
+            try:
+                yield connection
+            except asyncpg.PostgresError:
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            finally:
+                if not connection.is_closed():
+                    self._free.append(connection)
+
+    async def close(self) -> None:
+        while self._free:
+            connection = self._free.pop()
+            try:
+                await connection.close(timeout=_CLOSE_S)
+            except NOT_DONE:
+                connection.terminate()
+
+    async def _open(self) -> asyncpg.Connection:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.is_closed():
+                return connection
+        try:
+            return await asyncpg.connect(self._dsn, timeout=_CONNECT_S, server_settings=self._settings)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise NotConnected from error

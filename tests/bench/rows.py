@@ -1,0 +1,307 @@
+"""The rows of the table: what is done, and what is wanted of it."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.bench import client, load
+from tests.bench.postgres import Postgres
+from tests.bench.servers import FASTTRACKML, MLFLOW, OURS, Server, cpu_s
+
+API = "/api/2.0/mlflow"
+RUNS = 2_000
+MANY_RUNS = 100_000
+HISTORY = 100_000
+PAGE = 25_000
+LARGE_BYTES = 512 * 1024**2
+ALL = (OURS, MLFLOW, FASTTRACKML)
+
+
+@dataclass
+class Subject:
+    """A server under test, with what was prepared on it."""
+
+    server: Server
+    postgres: Postgres
+    folder: Path
+    http: httpx.Client
+    experiment: str = ""  # 2,000 full runs, only read
+    playground: str = ""  # where rows write
+    runs: list[str] = field(default_factory=list)  # sixteen of the playground
+    history_run: str = ""
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self.http.post(API + path, json=body)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+
+@dataclass(frozen=True)
+class Row:
+    """`measure` returns one figure per round; `faster` is the factor wanted over each competitor."""
+
+    name: str
+    title: str
+    unit: str
+    measure: Callable[[Subject, float], float]
+    higher_is_better: bool
+    servers: tuple[str, ...] = ALL
+    wanted: dict[str, float] = field(default_factory=dict)
+    at_most: float | None = None
+
+    def holds(self, medians: dict[str, float]) -> bool | None:
+        """Whether everything wanted is there; None when nothing it needs was measured."""
+        ours = medians[OURS]
+        checks = [] if self.at_most is None else [ours <= self.at_most]
+        for name, factor in self.wanted.items():
+            if name in medians:
+                checks.append(self.factor(ours, medians[name]) >= factor)
+        return all(checks) if checks else None
+
+    def factor(self, ours: float, theirs: float) -> float:
+        return ours / theirs if self.higher_is_better else theirs / ours
+
+
+def _rate(script: str, connections: int, *, runs: int, per_request: int = 1) -> Callable[[Subject, float], float]:
+    def measure(subject: Subject, seconds: float) -> float:
+        some = subject.folder / "some-runs.txt"
+        some.write_text("".join(f"{run}\n" for run in subject.runs[:runs]))
+        rate = load.wrk(
+            subject.server.url,
+            script,
+            connections=connections,
+            seconds=seconds,
+            runs=some,
+            experiment=subject.playground,
+        )
+        return rate.per_second * per_request
+
+    return measure
+
+
+def _timed(call: Callable[[Subject], None], most: int = 10) -> Callable[[Subject, float], float]:
+    """The median time of a call in milliseconds, after one to warm up."""
+
+    def measure(subject: Subject, seconds: float) -> float:
+        call(subject)
+        times = []
+        until = time.perf_counter() + seconds
+        while len(times) < 3 or (time.perf_counter() < until and len(times) < most):
+            began = time.perf_counter()
+            call(subject)
+            times.append((time.perf_counter() - began) * 1000)
+        return statistics.median(times)
+
+    return measure
+
+
+def _search(experiment: str, count: int) -> Callable[[Subject], None]:
+    def search(subject: Subject) -> None:
+        found = subject.post("/runs/search", {
+            "experiment_ids": [subject.experiment if experiment == "own" else experiment], "max_results": 100,
+            "filter": "metrics.metric_1 > 0.5 and params.param_1 = 'value-1'", "order_by": ["metrics.metric_0 DESC"],
+        })["runs"]  # fmt: skip
+        if len(found) != count:
+            raise RuntimeError(f"{subject.server.name} found {len(found)} runs instead of {count}")
+
+    return search
+
+
+def _page_of_runs(subject: Subject) -> None:
+    found = subject.post("/runs/search", {"experiment_ids": [subject.experiment], "max_results": 1000})["runs"]
+    if len(found) != 1000 or len(found[0]["data"]["metrics"]) != 10:
+        raise RuntimeError(f"{subject.server.name} gave something else than 1,000 full runs")
+
+
+def _history(subject: Subject) -> None:
+    seen, token = 0, ""
+    while True:
+        asked = {"run_id": subject.history_run, "metric_key": "loss", "max_results": str(PAGE)}
+        answer = subject.http.get(
+            f"{API}/metrics/get-history", params={**asked, "page_token": token} if token else asked
+        )
+        answer.raise_for_status()
+        body = answer.json()
+        seen += len(body["metrics"])
+        token = body.get("next_page_token") or ""
+        if not token:
+            break
+    if seen != HISTORY:
+        raise RuntimeError(f"{subject.server.name} gave {seen} points instead of {HISTORY}")
+
+
+def _large_file(folder: Path) -> Path:
+    path = folder.parent / "large.bin"
+    if not path.exists():
+        block = os.urandom(1024**2)
+        with path.open("wb") as file:
+            for number in range(LARGE_BYTES // len(block)):
+                file.write(number.to_bytes(8, "big") + block[8:])
+            os.fsync(file.fileno())
+    return path
+
+
+def _artifact(subject: Subject, name: str) -> str:
+    run = subject.runs[0]
+    return f"/api/2.0/mlflow-artifacts/artifacts/{subject.playground}/{run}/artifacts/{name}"
+
+
+def copy_s(folder: Path) -> float:
+    """How long a copy of the large file takes to be on the disk: what an upload cannot beat by much."""
+    source = _large_file(folder)
+    target = folder.parent / "copy.bin"
+    began = time.perf_counter()
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while chunk := reading.read(1024**2):
+            writing.write(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    took = time.perf_counter() - began
+    target.unlink()
+    return took
+
+
+def _upload(subject: Subject, _: float) -> float:
+    """Relative to a copy of the file made right before."""
+    copied = copy_s(subject.folder)
+    with _large_file(subject.folder).open("rb") as file:
+        began = time.perf_counter()
+        subject.http.put(_artifact(subject, "large.bin"), content=file, timeout=120).raise_for_status()
+        took = time.perf_counter() - began
+    return took / copied
+
+
+def _download(subject: Subject, _: float) -> float:
+    copied = copy_s(subject.folder)
+    seen = 0
+    began = time.perf_counter()
+    with subject.http.stream("GET", _artifact(subject, "large.bin"), timeout=120) as answer:
+        answer.raise_for_status()
+        for chunk in answer.iter_raw(1024**2):
+            seen += len(chunk)
+    took = time.perf_counter() - began
+    if seen != LARGE_BYTES:
+        raise RuntimeError(f"{subject.server.name} gave {seen} bytes")
+    return took / copied
+
+
+def _growth(subject: Subject, _: float) -> float:
+    """Peak growth of the memory of all processes while the large file goes up and comes down, in MiB."""
+    before = {process.pid: process.memory_info().rss for process in subject.server.processes()}
+    peak = 0
+
+    def look() -> None:
+        nonlocal peak
+        now = sum(p.memory_info().rss for p in subject.server.processes() if p.pid in before)
+        peak = max(peak, now - sum(before.values()))
+
+    def chunks() -> Any:
+        with _large_file(subject.folder).open("rb") as file:
+            while chunk := file.read(4 * 1024**2):
+                yield chunk
+                look()
+
+    subject.http.put(
+        _artifact(subject, "large.bin"), content=chunks(), headers={"Content-Length": str(LARGE_BYTES)}, timeout=120
+    ).raise_for_status()
+    with subject.http.stream("GET", _artifact(subject, "large.bin"), timeout=120) as answer:
+        for _ in answer.iter_raw(4 * 1024**2):
+            look()
+    return peak / 1024**2
+
+
+def _memory(subject: Subject, _: float) -> float:
+    return subject.server.memory_mb()[0]
+
+
+def _start(subject: Subject, _: float) -> float:
+    return subject.server.start_s * 1000
+
+
+ROWS = (
+    Row("start", "start to first answer, existing database", "ms", _start, False, at_most=1500),
+    Row("memory", "memory at rest, largest process", "MB", _memory, False, at_most=150),
+    Row("log-metric", "log-metric, 16 connections", "req/s", _rate("log_metric", 16, runs=16), True,
+        wanted={FASTTRACKML: 5, MLFLOW: 45}),
+    Row("log-batch", "log-batch of 1,000 metrics, 8 connections", "metrics/s",
+        _rate("log_batch", 8, runs=8, per_request=1000), True, wanted={FASTTRACKML: 5, MLFLOW: 40}),
+    Row("create", "runs/create with 2 tags, 16 connections", "req/s", _rate("create_run", 16, runs=1), True,
+        wanted={FASTTRACKML: 3, MLFLOW: 30}),
+    Row("search", "runs/search by metric and param, order by metric, 2,000 runs", "ms",
+        _timed(_search("own", 100)), False, at_most=8),
+    Row("search-100k", "the same, 100,000 runs", "ms", _timed(_search("100000", 100)), False,
+        servers=(OURS,), at_most=25),
+    Row("page", "runs/search, 1,000 full runs a page", "ms", _timed(_page_of_runs), False, at_most=30),
+    Row("history", "get-history of 100,000 points, pages of 25,000", "ms", _timed(_history, 5), False, at_most=250),
+    Row("upload-small", "proxied upload of 10 KiB files, 8 connections", "req/s", _rate("upload", 8, runs=16), True,
+        servers=(OURS, MLFLOW), wanted={MLFLOW: 5}),
+    Row("upload", "proxied upload of 512 MiB", "x copy", _upload, False, servers=(OURS, MLFLOW), at_most=2),
+    Row("download", "proxied download of 512 MiB", "x copy", _download, False, servers=(OURS, MLFLOW), at_most=2),
+    Row("growth", "growth of memory by both", "MiB", _growth, False, servers=(OURS, MLFLOW), at_most=64),
+    Row("client-metric", "mlflow.log_metric x 1,000", "ms", client.log_metric, False),
+    Row("client-batch", "MlflowClient.log_batch x 20 of 1,000 points", "ms", client.log_batch, False),
+    Row("client-autolog", "autologging of a scikit-learn fit", "ms", client.autolog, False, servers=(OURS, MLFLOW)),
+)  # fmt: skip
+"""In the order of the table; `servers` that have the thing at all."""
+
+
+def prepare(subject: Subject, *, names: set[str]) -> None:
+    """What the rows read, and where they write."""
+    if names & {"search", "page"}:
+        subject.experiment = _new_experiment(subject)
+        for number in range(RUNS):
+            subject.post("/runs/log-batch", {"run_id": _new_run(subject, subject.experiment, number), **_full(number)})
+    subject.playground = _new_experiment(subject)
+    subject.runs = [_new_run(subject, subject.playground, number) for number in range(16)]
+    if "history" in names:
+        subject.history_run = _new_run(subject, subject.playground, 0)
+        for first in range(0, HISTORY, 1000):
+            points = [{"key": "loss", "value": 1 / (step + 1), "timestamp": 1_700_000_000_000 + step, "step": step}
+                      for step in range(first, first + 1000)]  # fmt: skip
+            subject.post("/runs/log-batch", {"run_id": subject.history_run, "metrics": points})
+    if "search-100k" in names and subject.server.name == OURS:
+        subject.postgres.sql(OURS, (Path(__file__).parent / "many_runs.sql").read_text())
+
+
+def _new_experiment(subject: Subject) -> str:
+    return str(subject.post("/experiments/create", {"name": f"bench-{time.time_ns()}"})["experiment_id"])
+
+
+def _new_run(subject: Subject, experiment: str, number: int) -> str:
+    created = subject.post(
+        "/runs/create",
+        {
+            "experiment_id": experiment, "start_time": 1_700_000_000_000 + number, "run_name": f"run-{number}",
+            "tags": [{"key": "mlflow.user", "value": "bench"}],
+        },
+    )  # fmt: skip
+    return str(created["run"]["info"]["run_id"])
+
+
+def _full(number: int) -> dict[str, Any]:
+    """Ten metrics, ten params and four tags; one run in four is found by the search."""
+    return {
+        "metrics": [{"key": f"metric_{k}", "value": (number * (k + 7) % 1000) / 1000,
+                     "timestamp": 1_700_000_000_000 + k, "step": k} for k in range(10)],
+        "params": [{"key": f"param_{k}", "value": f"value-{(number + k) % 4}"} for k in range(10)],
+        "tags": [{"key": f"tag_{k}", "value": f"value-{number % (k + 2)}"} for k in range(4)],
+    }  # fmt: skip
+
+
+def used_s(subject: Subject) -> tuple[float, float]:
+    """CPU seconds of the server and of Postgres so far."""
+    own = subject.postgres.process
+    backends = [own, *own.children(recursive=True)]
+    return subject.server.cpu_s(), cpu_s(backends) + _of_the_dead(own)
+
+
+def _of_the_dead(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.children_user + times.children_system)

@@ -1,0 +1,123 @@
+"""The servers that are compared: each a process tree of its own, over a database of its own in one Postgres."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.bench.postgres import Postgres
+from tests.server import clean_environment, free_port
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MLFLOW_VENV = REPOSITORY / ".venv-bench-mlflow"
+FASTTRACKML_VENV = REPOSITORY / ".venv-bench-fasttrackml"
+OURS, MLFLOW, FASTTRACKML = "runmirror", "mlflow", "fasttrackml"
+_START_S, _STOP_S = 120.0, 15.0
+
+
+@dataclass
+class Server:
+    """A running server: its address, and what it costs."""
+
+    name: str
+    url: str
+    child: subprocess.Popen[bytes]
+    start_s: float
+    log: Path
+
+    def processes(self) -> list[psutil.Process]:
+        own = psutil.Process(self.child.pid)
+        return [own, *own.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.processes())
+
+    def memory_mb(self) -> list[float]:
+        """Proportional set size of each process, shared pages counted once; the largest first."""
+        return sorted((process.memory_full_info().pss / 1e6 for process in self.processes()), reverse=True)
+
+
+def cpu_s(processes: list[psutil.Process]) -> float:
+    """CPU seconds used so far, those of children that have ended too."""
+    used = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            used += sum(process.cpu_times()[:2])
+    return used
+
+
+def command(name: str, port: int, database: str, folder: Path, workers: int | None) -> list[str]:
+    """How users start each of them for two cores."""
+    if name == FASTTRACKML:
+        url = database.replace("postgresql://", "postgres://")
+        binary = str(FASTTRACKML_VENV / "bin" / "fml")
+        return [binary, "server", "-d", url, "-a", f"127.0.0.1:{port}", "-l", "error",
+                "--default-artifact-root", str(folder / "artifacts")]  # fmt: skip
+    if name == MLFLOW:
+        python = str(MLFLOW_VENV / "bin" / "python")
+        return [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+                "--workers", str(workers or 2),
+                "--backend-store-uri", database.replace("postgresql://", "postgresql+psycopg2://"),
+                "--artifacts-destination", str(folder / "artifacts")]  # fmt: skip
+    own = [sys.executable, "-m", "runmirror", "serve", "--port", str(port), "--backend-store-uri", database,
+           "--data-dir", str(folder)]  # fmt: skip
+    return own if workers is None else [*own, "--workers", str(workers)]
+
+
+@contextmanager
+def serving(
+    name: str, postgres: Postgres, folder: Path, *, mirror: bool, workers: int | None = None
+) -> Iterator[Server]:
+    """Start a server and wait for its first answer; `start_s` says how long that took."""
+    folder = folder / name
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    log = folder / "server.log"
+    environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror)})
+    began = time.monotonic()
+    with log.open("ab") as sink:
+        child = subprocess.Popen(
+            command(name, port, postgres.uri(name), folder, workers), env=environment, stdout=sink, stderr=sink,
+            start_new_session=True, cwd=folder,
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait(child, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", log)
+        yield Server(name, url, child, time.monotonic() - began, log)
+    finally:
+        _end(child)
+
+
+def _wait(child: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    with httpx.Client(trust_env=False, timeout=2) as client:
+        while time.monotonic() < deadline and child.poll() is None:
+            with suppress(httpx.TransportError):
+                if client.get(address).status_code == 200:
+                    return
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.02)  # the pause between two looks
+    raise RuntimeError(f"{address} did not come up:\n{log.read_text()[-4000:]}")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """By SIGTERM, then whatever it started and left behind: MLflow's job runners are in sessions of their own."""
+    below = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_STOP_S)
+    for process in below:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
