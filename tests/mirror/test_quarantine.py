@@ -166,7 +166,7 @@ async def test_the_quarantine_comes_in_pages_the_newest_run_first(
         ({}, 400),
         ({"all": False}, 400),
         ({"all": True, "run_ids": []}, 400),
-        ({"run_ids": ["nonsense"]}, 404),
+        ({"run_ids": ["-nonsense"]}, 404),
         ({"run_ids": "all"}, 400),
         ({"run_ids": ["0" * 32] * 1001}, 400),
         ({"experiment_ids": ["x"]}, 400),

@@ -26,6 +26,8 @@ KINDS = {
     "nan": ("NaN points of a metric", "metrics with NaN points"),
     "dataset": ("dataset", "datasets"),
     "run_name": ("run name", "run name"),
+    "revision": ("overwritten file", "overwritten files"),
+    "deleted_artifact": ("file deleted here, kept there", "files deleted here, kept there"),
 }
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))

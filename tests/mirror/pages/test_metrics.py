@@ -59,6 +59,7 @@ async def test_the_mirrors_numbers_are_told(
     client: httpx.AsyncClient, source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
 ) -> None:
     run, poison = await source.run(), await source.run()
+    await poison.log(metrics=points("m", 1))
     await run.log(metrics=points("m", 30), params={f"p{n}": "v" for n in range(203)})
     await run.log_inputs(1)
     await run.upload("f.txt", b"x" * 100)
@@ -66,8 +67,8 @@ async def test_the_mirrors_numbers_are_told(
     target.refuses = lambda thing: isinstance(thing, Metric) and thing.step == 29
     target.failures += [
         Failure("log_batch", TargetRejected("refused"), times=2, run_id=poison.run_id.hex),
-        Failure("find_run", TargetThrottled("429", retry_after_s=0)),
-        Failure("find_run", TargetUnavailable("503"), times=2),
+        Failure("create_run", TargetThrottled("429", retry_after_s=0)),
+        Failure("create_run", TargetUnavailable("503"), times=2),
     ]
     await worker.drain()
     late = await source.run()

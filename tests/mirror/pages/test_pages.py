@@ -135,7 +135,7 @@ async def test_a_browser_that_only_sends_origin_presses_buttons_too(
     assert (await client.post(address, headers={"Origin": "http://testserver"})).status_code == 303
     unknown = await client.post(f"/mirror/runs/{'0' * 32}/retry", headers=PRESSED)
     assert (unknown.status_code, unknown.headers["location"]) == (303, f"../{'0' * 32}?retried=no")
-    assert (await client.post("/mirror/runs/nonsense/retry", headers=PRESSED)).status_code == 404
+    assert (await client.post("/mirror/runs/-nonsense/retry", headers=PRESSED)).status_code == 404
 
 
 async def test_runs_are_found_by_name_id_and_state_and_every_one_stands_on_one_page(
