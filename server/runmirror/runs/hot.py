@@ -20,9 +20,10 @@ from runmirror.hot.connections import NOT_DONE, Connections, NotConnected
 from runmirror.hot.middleware import HotHandler
 from runmirror.hot.together import Together
 from runmirror.mirror.own_tags import ROUTING_TAGS
+from runmirror.run_ids import stored_id
 from runmirror.runs import hot_queries
 from runmirror.runs.service import RUN_NAME_TAG, agreed_name, new_run_id
-from runmirror.wire import EXPERIMENT_ID, INT64_MAX, RUN_ID
+from runmirror.wire import EXPERIMENT_ID, INT64_MAX
 
 _EMPTY = b"{}"
 _LANES = 2
@@ -233,9 +234,10 @@ class HotRuns:
 
 
 def _run_id(run_id: str) -> UUID:
-    if not RUN_ID.match(run_id):
+    """One of Azure ML's as well: a run that is not adopted yet is not there, and the ordinary route sees to that."""
+    if (key := stored_id(run_id)) is None:
         raise _Unusual
-    return UUID(hex=run_id)
+    return key
 
 
 def _checked_metrics(metrics: Sequence[_Metric]) -> Sequence[_Metric]:
