@@ -74,6 +74,7 @@ def test_a_route_without_a_permission_stops_the_start() -> None:
 def test_every_mlflow_route_has_its_ajax_twin(tmp_path: Path) -> None:
     app = create_app(Settings(data_dir=tmp_path), "postgresql://nowhere/none")
     paths = {context.path for context in routes_of(app)}
+    assert {"/metrics", "/mirror", "/livez"} <= paths, "whatever checks routes sees all of them"
     served = {path for path in paths if path.startswith(("/api/2.0/", "/api/3.0/"))}
     assert served
     assert {path.replace("/api/", "/ajax-api/", 1) for path in served} <= paths

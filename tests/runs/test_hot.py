@@ -42,7 +42,8 @@ async def stored(engine: AsyncEngine, run_id: str) -> dict[str, list[tuple[Any, 
             " WHERE run_id = :run_id ORDER BY 1",
             "params": "SELECT key, value, seq FROM params WHERE run_id = :run_id ORDER BY 1",
             "tags": "SELECT key, value, seq FROM tags WHERE run_id = :run_id AND key <> 'mlflow.runName' ORDER BY 1",
-            "mirror": "SELECT state, waiting, behind_since IS NULL FROM mirrors WHERE run_id = :run_id",
+            "mirror": "SELECT state, waiting, backfill, unrouted, due_at > now(), behind_since IS NULL, lease_token"
+            " FROM mirrors WHERE run_id = :run_id",
         }.items():
             rows = await connection.execute(text(query), {"run_id": UUID(run_id)})
             found[what] = [tuple(row) for row in rows]
@@ -152,24 +153,79 @@ async def test_runs_are_created_alike(client: httpx.AsyncClient, engine: AsyncEn
         assert await post(client, "/runs/create", refused) == await post(client, "/runs/create", refused, ORDINARY)
 
 
-@pytest.mark.parametrize(
-    ("state", "waiting"),
-    [("current", False), ("due", False), ("due", True), ("leased", False), ("quarantined", False)],
-)
-async def test_the_mirror_hears_of_a_hot_write_as_of_an_ordinary_one(
-    client: httpx.AsyncClient, engine: AsyncEngine, state: str, *, waiting: bool
+async def test_a_new_run_may_be_created_in_the_workspace_without_a_search_either_way(
+    client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
-    hot, ordinary = await new_run(client), await new_run(client)
+    hot, ordinary = await new_run(client), await new_run(client, ORDINARY)
+    [mirror] = (await stored(engine, hot))["mirror"]
+    assert [mirror] == (await stored(engine, ordinary))["mirror"]
+    assert (mirror[:3], mirror[3], mirror[6].int) == (("due", False, False), "live", 1), "the token of nobody"
+
+
+@pytest.mark.parametrize("headers", [HOT, ORDINARY], ids=["hot", "ordinary"])
+@pytest.mark.parametrize(
+    ("state", "waiting", "backfill", "after", "is_later", "status"),
+    [
+        ("current", False, False, "due", True, "pending"),
+        ("due", False, False, "due", True, "mirrored"),  # after a failure: the pause is not cut short
+        ("due", True, False, "due", False, "pending"),
+        ("due", False, True, "due", True, "pending"),
+        ("due", True, True, "due", False, "pending"),
+        ("leased", False, False, "leased", True, "mirrored"),
+        ("leased", False, True, "leased", True, "mirrored"),
+        ("quarantined", False, False, "quarantined", True, "mirrored"),
+        ("quarantined", False, True, "quarantined", True, "mirrored"),
+        ("off", False, False, "off", True, "mirrored"),
+    ],
+)
+async def test_the_mirror_hears_of_every_write(
+    client: httpx.AsyncClient, engine: AsyncEngine, headers: dict[str, str], *, state: str, waiting: bool,
+    backfill: bool, after: str, is_later: bool, status: str,
+) -> None:  # fmt: skip
+    writes: list[tuple[str, dict[str, Any]]] = [
+        ("/runs/log-metric", point("loss", 1, 1)),
+        ("/runs/log-parameter", {"key": "lr", "value": "1"}),
+        ("/runs/set-tag", {"key": "team", "value": "a"}),
+        ("/runs/log-batch", {}),
+    ]
+    runs = [await new_run(client) for _ in writes]
     async with engine.begin() as connection:
         await connection.execute(
-            text("UPDATE mirrors SET state = :state, waiting = :waiting, behind_since = NULL"),
-            {"state": state, "waiting": waiting},
-        )
+            text("UPDATE mirrors SET state = :state, waiting = :waiting, backfill = :backfill, unrouted = NULL,"
+                 " behind_since = NULL, due_at = now() + interval '1 hour'"),
+            {"state": state, "waiting": waiting, "backfill": backfill},
+        )  # fmt: skip
         await connection.execute(text("INSERT INTO tags SELECT run_id, 'runmirror.status', 'mirrored', 0 FROM mirrors"))
-    body = point("loss", 1, 1)
-    await post(client, "/runs/log-metric", {"run_id": hot, **body})
-    await post(client, "/runs/log-metric", {"run_id": ordinary, **body}, ORDINARY)
-    assert await stored(engine, hot) == await stored(engine, ordinary)
+    for run_id, (path, body) in zip(runs, writes, strict=True):
+        assert await post(client, path, {"run_id": run_id, **body}, headers) == (200, {})
+        kept = await stored(engine, run_id)
+        [mirror] = kept["mirror"]
+        assert mirror[:6] == (after, waiting and after != "due", False, None, is_later, state != "current"), path
+        assert ("runmirror.status", status, 0) in kept["tags"], path
+
+
+@pytest.mark.parametrize("key", ["runmirror.workspace", "runmirror.mirror"])
+async def test_a_tag_that_says_where_a_run_goes_has_that_decided_anew(
+    client: httpx.AsyncClient, engine: AsyncEngine, key: str
+) -> None:
+    tag = {"key": key, "value": "off"}
+    other = {"key": "team", "value": "off"}
+    created = await post(client, "/runs/create", {"experiment_id": "0", "tags": [tag]})
+    run_id = created[1]["run"]["info"]["run_id"]
+    assert (await stored(engine, run_id))["mirror"][0][3] == "live"
+    writes: list[tuple[str, dict[str, Any], str | None]] = [
+        ("/runs/set-tag", other, None),
+        ("/runs/set-tag", tag, "live"),
+        ("/runs/log-batch", {"tags": [other], "params": [{"key": key, "value": "1"}]}, None),
+        ("/runs/log-batch", {"tags": [other, tag]}, "live"),
+        ("/runs/delete-tag", {"key": "team"}, None),
+        ("/runs/delete-tag", {"key": key}, "live"),
+    ]
+    for path, body, unrouted in writes:
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE mirrors SET unrouted = NULL"))
+        assert await post(client, path, {"run_id": run_id, **body}) == (200, {})
+        assert (await stored(engine, run_id))["mirror"][0][3] == unrouted, (path, body)
 
 
 async def test_a_run_that_the_mirror_finishes_while_a_write_waits_for_it_is_marked_behind(
@@ -187,7 +243,8 @@ async def test_a_run_that_the_mirror_finishes_while_a_write_waits_for_it_is_mark
                 assert not write.done()
         await mirror.execute(text("UPDATE mirrors SET state = 'current', behind_since = NULL"))
     assert await write == (200, {})
-    assert (await stored(engine, run_id))["mirror"] == [("due", False, False)]
+    [mirror] = (await stored(engine, run_id))["mirror"]
+    assert (mirror[0], mirror[5]) == ("due", False)
 
 
 async def test_of_writes_that_arrive_together_each_gets_its_own_answer(

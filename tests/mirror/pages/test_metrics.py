@@ -22,6 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.app import create_app
 from runmirror.entities import Metric
+from runmirror.errors import Busy
+from runmirror.hot.middleware import check_hot
 from runmirror.metrics.routes import Glance
 from runmirror.metrics.shared import forget_dead, shared_counts
 from runmirror.mirror import status
@@ -120,6 +122,68 @@ async def test_requests_are_counted_by_the_routes_template(client: httpx.AsyncCl
         "GET", "other",
     }  # fmt: skip
     assert value(found, "db_pool_size") == 10
+
+
+@pytest.mark.parametrize("prefix", ["", "/mlflow"])
+async def test_hot_requests_are_counted_and_look_as_ordinary_ones(settings: Settings, prefix: str) -> None:
+    assert settings.database_url is not None
+    small = settings.model_copy(update={"static_prefix": prefix, "max_body_bytes": 1000})
+    app = create_app(small, settings.database_url)
+    statements: list[str] = []
+    async with LifespanManager(app) as manager:
+        event.listen(app.state.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+        transport = httpx.ASGITransport(app=manager.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            runs = "/api/2.0/mlflow/runs"
+            made = await client.post(f"{prefix}{runs}/create", json={"experiment_id": "0"})
+            run_id = made.json()["run"]["info"]["run_id"]
+            tag = {"run_id": run_id, "key": "k", "value": "v"}
+            hot = await client.post(f"{prefix}{runs}/set-tag", json=tag)
+            await client.post(f"{prefix}/ajax-api/2.0/mlflow/runs/set-tag", json=tag)
+            assert not any("INSERT" in statement for statement in statements), "no write of these took the ordinary way"
+            ordinary = await client.post(
+                f"{prefix}{runs}/set-tag", json=tag, headers={"Content-Type": "application/json; charset=utf-8"}
+            )
+            missing = await client.post(f"{prefix}{runs}/set-tag", json={**tag, "run_id": "0" * 32})
+            long = await client.post(f"{prefix}{runs}/set-tag", json={**tag, "value": "v" * 1000})
+            told = await client.get("/metrics")
+    assert any("INSERT INTO tags" in statement for statement in statements)
+    assert [answer.status_code for answer in (made, hot, ordinary, missing, long)] == [200, 200, 200, 404, 413]
+    assert (dict(hot.headers), hot.content) == (dict(ordinary.headers), ordinary.content)
+    found = samples(told.text)
+    counted = {
+        (dict(labels)["route"], dict(labels)["status"]): number
+        for (name, labels), number in found.items() if name == "runmirror_http_requests_total"
+    }  # fmt: skip
+    assert counted == {
+        (f"{runs}/create", "200"): 1, (f"{runs}/set-tag", "200"): 2, ("/ajax-api/2.0/mlflow/runs/set-tag", "200"): 1,
+        (f"{runs}/set-tag", "404"): 1, ("none", "413"): 1,
+    }  # fmt: skip
+    assert value(found, "http_request_duration_seconds_count", method="POST", route=f"{runs}/set-tag") == 3
+
+
+async def test_what_a_hot_route_refuses_or_breaks_at_is_counted(settings: Settings) -> None:
+    assert settings.database_url is not None
+    app = create_app(settings, settings.database_url)
+    async with LifespanManager(app) as manager:
+        transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+
+            async def busy(_: bytes) -> bytes:
+                raise Busy("too many")
+
+            async def broken(_: bytes) -> bytes:
+                raise ArithmeticError
+
+            handlers = {"/api/2.0/mlflow/runs/create": busy, "/api/2.0/mlflow/runs/set-tag": broken}
+            app.state.hot = check_hot(app, handlers)
+            answers = [await client.post(path, json={}) for path in handlers]
+            found = samples((await client.get("/metrics")).text)
+    assert [answer.status_code for answer in answers] == [429, 500]
+    for path, answer in zip(handlers, answers, strict=True):
+        counted = value(found, "http_requests_total", method="POST", route=path, status=str(answer.status_code))
+        assert counted == 1
+        assert answer.json()["error_code"]
 
 
 async def test_every_name_and_label_in_the_alert_rules_is_in_the_exposition(
