@@ -4,6 +4,7 @@ What every outgoing client of ours honours holds here too: `HTTPS_PROXY`, `NO_PR
 """
 
 import asyncio
+import io
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +23,7 @@ from runmirror.settings import Settings
 
 # What a URL may hold as it is; a signed one must arrive as it was signed.
 _OF_URLS = "%/:?#[]@!$&'()*+,;=~"
+_LARGE = 2**20
 # The request never left: no connection, or the proxy refused.
 _NOT_SENT = (
     aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL,
@@ -89,7 +91,8 @@ class Transport:
                 # A redirect would take the token along.
                 async with self._session.request(
                     method, URL(quote(url, safe=_OF_URLS), encoded=True), headers=headers,
-                    data=content if body is None else body.parts(), proxy=self._proxy(url), allow_redirects=False,
+                    data=_in_parts(content) if body is None else body.parts(), proxy=self._proxy(url),
+                    allow_redirects=False,
                 ) as answer:  # fmt: skip
                     read = await answer.read()
                     path = urlsplit(url).path
@@ -131,6 +134,13 @@ class Transport:
                 raise TargetUnavailable(f"the proxy for {host} is neither an http:// nor an https:// one")
             self._proxies[host] = None if proxy is None or proxy_bypass(host) else proxy
         return self._proxies[host]
+
+
+def _in_parts(content: bytes | AsyncIterator[bytes] | None) -> Any:
+    """Large bytes as a file, which aiohttp sends in parts: as they are it sends them at once, and warns of that."""
+    if isinstance(content, bytes) and len(content) >= _LARGE:
+        return io.BytesIO(content)
+    return content
 
 
 class _Body:
