@@ -33,7 +33,7 @@ class HttpMetrics:
             ["method", "route"], buckets=_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self._in_use = Gauge(
-            "runmirror_db_pool_in_use", "Database connections of the API processes that are in use.",
+            "runmirror_db_pool_in_use", "Connections in use of the API processes' pools, without those of hot writes.",
             multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
         self._counters: dict[tuple[str, str, int], Counter] = {}
