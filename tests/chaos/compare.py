@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tests.chaos.workload import API, FILES, Journal
 OVERFLOW = "runmirror/overflow.jsonl"
 _REVISION = re.compile(r"runmirror/revisions/(\d+)/(.+)")
 _SERVICE_TAGS = {"mlflow.rootRunId"}
+_BACK_S = 30.0
 Point = tuple[str, int, int, str]
 
 
@@ -69,14 +71,30 @@ def read_source(url: str, experiments: list[str]) -> dict[str, SourceRun]:
     with httpx.Client(base_url=url, trust_env=False, verify=False, timeout=60) as client:
 
         def ask(method: str, path: str, **options: Any) -> Json:
-            answer = client.request(method, path, **options)
-            answer.raise_for_status()
-            found: Json = answer.json()
+            found: Json = _patiently(client, method, path, **options).json()
             return found
 
         body = {"experiment_ids": experiments, "run_view_type": "ALL", "max_results": 1000}
         runs = ask("POST", f"{API}/runs/search", json=body).get("runs", [])
         return {run["info"]["run_id"]: _source_run(client, ask, run) for run in runs}
+
+
+def _patiently(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    """What a read answers in the end: the last faults may have cut connections, or killed a server that is coming back.
+
+    Only what a client is told to come again for is asked again; any other answer is the answer.
+    """
+    deadline = time.monotonic() + _BACK_S
+    while True:
+        try:
+            answer = client.request(method, path, **options)
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                return answer.raise_for_status()
+        time.sleep(0.05)  # the pause between two looks
 
 
 def _source_run(client: httpx.Client, ask: Any, run: Json) -> SourceRun:
@@ -89,8 +107,7 @@ def _source_run(client: httpx.Client, ask: Any, run: Json) -> SourceRun:
     root = info["artifact_uri"].removeprefix("mlflow-artifacts:/")
     files = {}
     for path in _paths(ask, info["run_id"], ""):
-        answer = client.get(f"{FILES}/{root}/{quote(path)}")
-        answer.raise_for_status()
+        answer = _patiently(client, "GET", f"{FILES}/{root}/{quote(path)}")
         files[path] = hashlib.sha256(answer.content).hexdigest()
     datasets = run.get("inputs", {}).get("dataset_inputs", [])
     return SourceRun(
