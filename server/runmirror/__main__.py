@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -305,6 +305,63 @@ def replay(
     click.echo(f"{' and '.join(told)} {'would go' if dry_run else 'are'} back in the queue", err=True)
 
 
+@main.group()
+def token() -> None:
+    """Tokens of users, for RUNMIRROR_AUTH=token."""
+
+
+@token.command("create")
+@click.argument("user")
+@click.option("--name", default="", help="what it is for")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True, max=3660), help="for how long it can be used")
+@click.option("--admin", is_flag=True, help="make the user an admin")
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@database_option
+@data_dir_option
+def create_token(user: str, *, name: str, days: float | None, admin: bool, as_json: bool, **flags: Any) -> None:
+    """Make a token of USER, who is made too if there is no such user, and show it this once."""
+    from runmirror.auth import commands
+
+    settings = read_settings(flags)
+    lifetime = None if days is None else timedelta(days=days)
+    with _database(settings) as url, _refusals():
+        _migrate(url)
+        made = asyncio.run(commands.create_token(settings, url, user, name=name, lifetime=lifetime, is_admin=admin))
+    click.echo(json.dumps(made.model_dump(mode="json")) if as_json else made.token)
+
+
+@token.command("list")
+@click.option("--user", help="only the tokens of this user")
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+@database_option
+@data_dir_option
+def list_tokens(*, user: str | None, as_json: bool, **flags: Any) -> None:
+    """Show tokens: whose they are and when they were last used, not the tokens themselves."""
+    from runmirror.auth import commands
+
+    settings = read_settings(flags)
+    with _database(settings) as url:
+        _migrate(url)
+        found = asyncio.run(commands.list_tokens(settings, url, user))
+    shown = json.dumps([one.model_dump(mode="json") for one in found]) if as_json else commands.describe(found)
+    click.echo(shown)
+
+
+@token.command("revoke")
+@click.argument("which")
+@database_option
+@data_dir_option
+def revoke_token(which: str, **flags: Any) -> None:
+    """Make a token useless at once, on all servers; name it by its id or by its prefix."""
+    from runmirror.auth import commands
+
+    settings = read_settings(flags)
+    with _database(settings) as url, _refusals():
+        _migrate(url)
+        number = asyncio.run(commands.revoke_token(settings, url, which))
+    click.echo(f"revoked token {number}")
+
+
 @main.command()
 @click.option("--once", is_flag=True, help="end after the comparison; exit code 1 if the two sides differ")
 @click.option("--azure-sdk", is_flag=True, help="read the workspace back through the real azureml-core")
@@ -348,6 +405,17 @@ def _end_in_order() -> None:
     """uvicorn raises the signal that stopped it once more; let it unwind us, so that what we started is stopped too."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What is refused is said in one line."""
+    from runmirror.errors import RunmirrorError
+
+    try:
+        yield
+    except RunmirrorError as error:
+        raise click.ClickException(error.message) from error
 
 
 @contextlib.contextmanager

@@ -41,6 +41,17 @@ class InvalidState(RunmirrorError):
     code, status = "INVALID_STATE", 400
 
 
+class Unauthenticated(RunmirrorError):
+    """Nobody knows who asks; the answer says how to tell."""
+
+    code, status = "UNAUTHENTICATED", 401
+    challenge = 'Basic realm="runmirror", Bearer realm="runmirror"'
+
+
+class PermissionDenied(RunmirrorError):
+    code, status = "PERMISSION_DENIED", 403
+
+
 class DoesNotExist(RunmirrorError):
     code, status = "RESOURCE_DOES_NOT_EXIST", 404
 

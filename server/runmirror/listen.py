@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import asyncpg
@@ -14,10 +15,13 @@ _RECONNECT_S = 1.0
 _CANCEL_AGAIN_S = 0.5
 
 
-async def listen(database_url: str, channel: str, wake: asyncio.Event) -> None:
+async def listen(
+    database_url: str, channel: str, wake: asyncio.Event, *, lost: Callable[[], None] = lambda: None
+) -> None:
     """Set `wake` at every notification on `channel`, and at every (re)connection; never ends.
 
     Notifications are not kept: those of a time without a connection are made up for by looking once it is there.
+    `lost` is called when that time begins.
     """
     dsn = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
@@ -25,6 +29,8 @@ async def listen(database_url: str, channel: str, wake: asyncio.Event) -> None:
             await _listen_once(dsn, channel, wake)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             log.warning("not listening for work: %s; asking every now and then instead", type(error).__name__)
+        finally:
+            lost()
         await asyncio.sleep(_RECONNECT_S)
 
 

@@ -73,7 +73,13 @@ class Settings(BaseSettings):
         5000, ge=0, le=65535, validation_alias=_env("port", "MLFLOW_PORT"), description="port to listen on"
     )
     workers: int = Field(1, ge=1, validation_alias=_env("workers", "MLFLOW_WORKERS"), description="API processes")
-    auth: Literal["none"] = Field("none", description="who may call: `none` means everybody who reaches the port")
+    auth: Literal["none", "token"] = Field(
+        "none",
+        description="who may call: `none` means everybody who reaches the port, `token` users with a token or password",
+    )
+    default_permission: Literal["none", "reader", "editor", "manager"] = Field(
+        "none", description="what users may do to an experiment or registered model of which no grant tells"
+    )
     insecure_no_auth: bool = Field(False, description="allow `none` on an address other than loopback")
     db_pool_size: int = Field(10, ge=1, description="database connections of one process, beside 4 for hot writes")
     db_pool_timeout: Duration = Field(

@@ -68,7 +68,7 @@ async def upload(request: Request, service: Service, path: str) -> Response:
     return Response()
 
 
-@route(router, "DELETE", _SERVICE + "/{path:path}", permission=Permission.EDIT, twins=True)
+@route(router, "DELETE", _SERVICE + "/{path:path}", permission=Permission.MANAGE, twins=True)
 async def delete(service: Service, path: str) -> Empty:
     await service.delete(safe_path(path.removesuffix("/")))
     return Empty()

@@ -8,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import experiment_is_readable, readers_values
+
 _NONE, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 _DIGITS = re.compile(r"[0-9a-f]{1,32}\Z")
 _LIKE = re.compile(r"[\\%_]")
@@ -89,7 +91,8 @@ STATES = tuple(_STATES)
 _RUNS = {
     state: text(f"""
         {_LINE}
-        WHERE {condition} AND run_id BETWEEN :first AND :last AND run_id <> :after
+        WHERE {condition} AND {experiment_is_readable("experiment_id")}
+            AND run_id BETWEEN :first AND :last AND run_id <> :after
             AND (:wanted = '' OR run_id BETWEEN :id_from AND :id_to OR runs.name ILIKE :pattern
                 OR experiment_id = ANY (SELECT experiment_id FROM experiments WHERE name ILIKE :pattern))
         ORDER BY run_id DESC LIMIT :most
@@ -114,6 +117,7 @@ async def runs(connection: AsyncConnection, *, wanted: str, state: str, after: U
     values = {
         "wanted": wanted, "pattern": f"%{_LIKE.sub(_escaped, wanted)}%", "id_from": id_from, "id_to": id_to,
         "first": _NONE, "last": after or _LAST, "after": after or _NONE, "most": most,
+        **readers_values(),
     }  # fmt: skip
     if id_from == id_to:
         # A whole id is found by the index, where a part of a name makes Postgres look at one run after the other.

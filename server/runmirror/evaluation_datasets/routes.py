@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth import permits
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.errors import EvaluationDatasetNotFound
 from runmirror.evaluation_datasets import queries, records_queries, service, wire
@@ -77,8 +78,8 @@ async def delete_dataset_tag(dataset_id: str, key: str, connection: WriteConnect
 
 @_route("GET", "/datasets/{dataset_id}/experiment-ids", permission=Permission.READ)
 async def get_dataset_experiment_ids(dataset_id: str, connection: ReadConnection) -> wire.ExperimentIds:
-    """The experiments a dataset is in."""
-    found = await queries.experiments_of(connection, dataset_id)
+    """The experiments a dataset is in, those that the caller may read."""
+    found = await permits.current().readable(connection, await queries.experiments_of(connection, dataset_id))
     return wire.ExperimentIds(experiment_ids=[str(experiment_id) for experiment_id in found] or None)
 
 

@@ -3,6 +3,7 @@
 from sqlalchemy import BigInteger, ColumnElement, and_, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import may_read_dataset
 from runmirror.evaluation_datasets.wire import SearchDatasets
 from runmirror.search import paging
 from runmirror.search.clauses import is_one_of, number_matches, text_matches
@@ -54,7 +55,8 @@ async def search(connection: AsyncConnection, request: SearchDatasets) -> tuple[
     keys = parse_order_by(request.order_by or _DEFAULT_ORDER, EVALUATION_DATASETS)
     terms = [_term(key.key, descending=key.descending) for key in keys]
     terms.append(SortTerm(evaluation_datasets.c.dataset_id, str, descending=True))
-    query = select(evaluation_datasets.c.dataset_id).where(*map(_holds, comparisons))
+    readable = may_read_dataset(evaluation_datasets.c.dataset_id)
+    query = select(evaluation_datasets.c.dataset_id).where(readable, *map(_holds, comparisons))
     if request.experiment_ids:
         query = query.where(_in_experiments(request.experiment_ids))
     name = paging.fingerprint("evaluation datasets", sorted(request.experiment_ids), comparisons, keys)

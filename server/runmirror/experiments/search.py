@@ -3,6 +3,7 @@
 from sqlalchemy import ColumnElement, and_, collate, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import may_read_experiment
 from runmirror.entities import LifecycleStage, ViewType
 from runmirror.search import paging
 from runmirror.search.clauses import experiment_id_matches, number_matches, text_matches
@@ -43,7 +44,8 @@ async def search_experiments(
     if all(key.key != "experiment_id" for key in keys):
         terms.append(_term("experiment_id", descending=True))
     name = paging.fingerprint("experiments", view_type, comparisons, keys)
-    query = select(experiments.c.experiment_id).where(*map(_holds, comparisons))
+    readable = may_read_experiment(experiments.c.experiment_id)
+    query = select(experiments.c.experiment_id).where(readable, *map(_holds, comparisons))
     if view_type in _STAGES:
         query = query.where(experiments.c.lifecycle_stage == _STAGES[view_type])
     rows, more = await paging.fetch_page(

@@ -6,6 +6,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.artifacts.location import check_location
+from runmirror.auth import permits
+from runmirror.auth.levels import Kind
 from runmirror.entities import LifecycleStage, Tag
 from runmirror.errors import AlreadyExists, DoesNotExist, ExperimentNotFound, InvalidParameter, InvalidState
 from runmirror.experiments import queries
@@ -25,6 +27,7 @@ async def create(connection: AsyncConnection, name: str, artifact_location: str,
     experiment_id = await queries.create(connection, name, location, now_ms())
     if experiment_id is None:
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
+    await permits.current().created(connection, Kind.EXPERIMENT, experiment_id)
     if tags:
         await queries.set_tags(connection, experiment_id, {tag.key: tag.value for tag in tags})
     return experiment_id

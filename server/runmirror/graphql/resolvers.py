@@ -19,6 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.artifacts import routes as artifacts
 from runmirror.artifacts.service import Artifacts
+from runmirror.auth import permits
+from runmirror.auth.levels import Level
+from runmirror.auth.subjects import Thing
 from runmirror.errors import InvalidParameter, RunNotFound
 from runmirror.experiments import queries as experiment_queries
 from runmirror.experiments import routes as experiments
@@ -48,12 +51,15 @@ class Context:
 
 
 async def get_experiment(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
-    answer = await experiments.get_experiment(_request(ExperimentId, given), context.connection)
+    request = _request(ExperimentId, given)
+    await _may_read(context, Thing.EXPERIMENT, [request.experiment_id])
+    answer = await experiments.get_experiment(request, context.connection)
     return {"experiment": answer.experiment}
 
 
 async def get_run(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
     run_id = _request(GetRun, given).the_run_id
+    await _may_read(context, Thing.RUN, [run_id])
     found = await reads.load(context.connection, [parse_run_id(run_id)])
     if not found:
         raise RunNotFound(run_id)
@@ -68,19 +74,22 @@ async def search_runs(context: Context, given: dict[str, Any]) -> Mapping[str, A
 
 
 async def list_artifacts(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
-    answer = await artifacts.list_run_artifacts(
-        context.artifacts, given.get("run_id") or given.get("run_uuid") or "", given.get("path") or ""
-    )
+    run_id = given.get("run_id") or given.get("run_uuid") or ""
+    await _may_read(context, Thing.RUN, [run_id])
+    answer = await artifacts.list_run_artifacts(context.artifacts, run_id, given.get("path") or "")
     return {"root_uri": answer.root_uri, "files": answer.files}
 
 
 async def get_metric_history_bulk_interval(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
     request = _request(BulkInterval, given)
+    await _may_read(context, Thing.RUN, request.run_ids)
     return {"metrics": await charts_routes.sampled_metrics(context.connection, request)}
 
 
 async def search_datasets(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
-    return {"dataset_summaries": await dataset_summaries(context.connection, given.get("experiment_ids") or [])}
+    experiment_ids = given.get("experiment_ids") or []
+    await _may_read(context, Thing.EXPERIMENT, experiment_ids)
+    return {"dataset_summaries": await dataset_summaries(context.connection, experiment_ids)}
 
 
 async def search_model_versions(context: Context, given: dict[str, Any]) -> Mapping[str, Any]:
@@ -139,6 +148,11 @@ async def _with_neighbours(connection: AsyncConnection, found: Sequence[RunWire]
         }
         for run in found
     ]  # fmt: skip
+
+
+async def _may_read(context: Context, thing: Thing, ids: Sequence[str]) -> None:
+    """Raises `PermissionDenied`. What a document names stands inside it, where no gate looks."""
+    await permits.current().require(thing, ids, Level.READ, connection=context.connection)
 
 
 def _request(model: type[W], given: dict[str, Any]) -> W:

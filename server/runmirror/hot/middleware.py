@@ -1,18 +1,21 @@
 """Hot routes: a request that is plainly in order is answered here; any other goes the ordinary way, untouched.
 
-The ordinary route stays the truth: it declares the permission, stands in the OpenAPI document, and says what is wrong
-with a request. A hot handler may only accept what the ordinary one accepts, with the same effect and answer; at the
-slightest doubt it returns None and has done nothing.
+The ordinary route stays the truth: it declares the permission, which holds for the hot way too, stands in the OpenAPI
+document, and says what is wrong with a request. A hot handler may only accept what the ordinary one accepts, with the
+same effect and answer; at the slightest doubt it returns None and has done nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 from fastapi import FastAPI
-from starlette.routing import BaseRoute
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runmirror.answers import error_answer
+from runmirror.auth.permits import EVERYTHING, current
+from runmirror.auth.subjects import Given
 from runmirror.errors import RunmirrorError
 from runmirror.routing import routes_of
 
@@ -25,7 +28,7 @@ class Hot:
     """A handler, and the ordinary route that it is the short way of."""
 
     handler: HotHandler
-    route: BaseRoute
+    route: APIRoute
 
 
 _JSON = b"application/json"
@@ -55,7 +58,8 @@ class HotRoutes:
                 break
         try:
             is_whole = messages[-1]["type"] == "http.request"
-            answer = await hot.handler(b"".join([m.get("body", b"") for m in messages])) if is_whole else None
+            body = b"".join([m.get("body", b"") for m in messages])
+            answer = await hot.handler(body) if is_whole and _is_allowed(scope, hot, body) else None
         except RunmirrorError as error:
             await error_answer(error)(scope, receive, send)
             return
@@ -79,7 +83,11 @@ class HotRoutes:
 
 def check_hot(app: FastAPI, hot: Mapping[str, HotHandler]) -> Mapping[str, Hot]:
     """`hot`, by path, for POST. Raises when a path has no ordinary route, which would leave it without a permission."""
-    routes = {context.path: context.original_route for context in routes_of(app) if "POST" in (context.methods or ())}
+    routes = {
+        context.path: context.original_route
+        for context in routes_of(app)
+        if "POST" in (context.methods or ()) and isinstance(context.original_route, APIRoute)
+    }
     if strays := set(hot) - set(routes):
         raise RuntimeError(f"hot routes without an ordinary one: {sorted(strays)}")
     return {path: Hot(handler, routes[path]) for path, handler in hot.items()}
@@ -90,6 +98,19 @@ def _hot(scope: Scope) -> Hot | None:
         return None
     hot: Mapping[str, Hot] = getattr(scope["app"].state, "hot", {})
     return hot.get(scope["path"])
+
+
+def _is_allowed(scope: Scope, hot: Hot, body: bytes) -> bool:
+    """Whether it is known already that the sender may do this; else the ordinary route's gate finds out."""
+    permits = current()
+    if permits is EVERYTHING:
+        return True
+    subject, permission = scope["app"].state.subjects["POST", hot.route.path]
+    try:
+        given = Given({}, (), {}, msgspec.json.decode(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return permits.allow_at_once(subject, permission, given)
 
 
 def _again(messages: list[Message], receive: Receive) -> Receive:

@@ -64,7 +64,7 @@ async def finalize_logged_model(
     return wire.LoggedModelAnswer(model=_to_wire(await _load(connection, model_id, deleted_too=True)))
 
 
-@mlflow_route(router, "DELETE", "/logged-models/{model_id}", permission=Permission.EDIT)
+@mlflow_route(router, "DELETE", "/logged-models/{model_id}", permission=Permission.MANAGE)
 async def delete_logged_model(model_id: str, connection: WriteConnection) -> Empty:
     """Mark a logged model deleted; nothing is erased."""
     await service.delete(connection, model_id)

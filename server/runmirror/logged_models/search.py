@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, FromClause, Text, and_, cast, collate, exi
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from runmirror.auth import permits
 from runmirror.entities import LifecycleStage
 from runmirror.errors import InvalidParameter
 from runmirror.logged_models.wire import DatasetFilter, OrderBy, SearchLoggedModels
@@ -87,6 +88,7 @@ async def search(connection: AsyncConnection, request: SearchLoggedModels) -> tu
     comparisons = parse_filter(request.filter, LOGGED_MODELS)
     on_datasets = _on_datasets(request.datasets)
     terms, looked_up = _terms(request.order_by)
+    readable = await permits.current().readable(connection, experiment_ids)
     found_in: FromClause = logged_models
     for latest in looked_up:
         found_in = found_in.outerjoin(latest, true())
@@ -95,7 +97,7 @@ async def search(connection: AsyncConnection, request: SearchLoggedModels) -> tu
         .select_from(found_in)
         .where(
             logged_models.c.lifecycle_stage != LifecycleStage.DELETED,
-            is_one_of(logged_models.c.experiment_id, experiment_ids, logged_models.c.experiment_id.type),
+            is_one_of(logged_models.c.experiment_id, readable, logged_models.c.experiment_id.type),
             *(_holds(comparison, on_datasets) for comparison in comparisons),
         )
     )

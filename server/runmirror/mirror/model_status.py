@@ -9,6 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import model_is_readable, readers_values
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCounts:
@@ -74,6 +76,7 @@ _MODELS = text(f"""
          FROM mirrored_versions AS version WHERE version.registered_model_id = mirror.registered_model_id) AS versions
     FROM mirrored_models AS mirror FULL JOIN registered_models AS model USING (registered_model_id)
     WHERE (CAST(:name AS text) IS NULL OR model.name = :name)
+        AND {model_is_readable("registered_model_id")}
         AND (NOT :in_trouble OR state = 'quarantined' OR last_error IS NOT NULL OR {_PROBLEM})
     ORDER BY COALESCE(mirror.state, 'due') = 'quarantined' DESC, last_error IS NOT NULL DESC, model.name LIMIT :most
 """).columns(problems=JSONB, versions=JSONB)  # noqa: S608
@@ -87,7 +90,7 @@ async def model_mirrors(
     connection: AsyncConnection, *, name: str | None = None, in_trouble: bool = False, most: int
 ) -> Sequence[ModelMirror]:
     """The first `most` registered models, or that of a name; `in_trouble`: only those with an error or problem."""
-    rows = await connection.execute(_MODELS, {"name": name, "in_trouble": in_trouble, "most": most})
+    rows = await connection.execute(_MODELS, {"name": name, "in_trouble": in_trouble, "most": most, **readers_values()})
     return [
         ModelMirror(
             row.name, row.state, row.workspace, row.remote_name, row.behind_since, row.mirrored_at,

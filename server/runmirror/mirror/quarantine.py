@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import experiment_is_readable, readers_values
 from runmirror.mirror.own_tags import STATUS_TAG
 from runmirror.mirror.queue import CHANNEL
 
@@ -128,7 +129,7 @@ def _list(order: str) -> TextClause:
         SELECT m.run_id, r.name, r.experiment_id, e.name, COALESCE(m.last_error, ''), m.last_error_at, r.seq,
             m.watermark, m.remote_run_id, m.portal_url
         FROM mirrors m JOIN runs r USING (run_id) JOIN experiments e USING (experiment_id)
-        WHERE {_CHOSEN} AND m.run_id < :before
+        WHERE {_CHOSEN} AND m.run_id < :before AND {experiment_is_readable("r.experiment_id")}
         ORDER BY m.run_id {order} LIMIT :most
     """)  # noqa: S608 - constants of ours
 
@@ -183,7 +184,7 @@ async def _read(
     connection: AsyncConnection, query: TextClause, choice: Choice, *,
     most: int, after: UUID = NOTHING_BEFORE, before: UUID = _AFTER_ALL,
 ) -> list[Quarantined]:  # fmt: skip
-    wanted = _wanted(choice) | {"after": after, "before": before, "most": most}
+    wanted = _wanted(choice) | {"after": after, "before": before, "most": most} | readers_values()
     return [Quarantined(*row) for row in await connection.execute(query, wanted)]
 
 

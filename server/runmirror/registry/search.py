@@ -10,6 +10,7 @@ from dataclasses import replace
 from sqlalchemy import ColumnElement, and_, collate, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import may_read_model
 from runmirror.errors import InvalidParameter
 from runmirror.registry.queries import DELETED
 from runmirror.registry.rules import IS_PROMPT
@@ -52,7 +53,8 @@ async def search_models(connection: AsyncConnection, request: SearchModels) -> t
     _check_page_size(request.max_results, MAX_MODELS_PER_PAGE)
     comparisons = parse_filter(request.filter, REGISTERED_MODELS)
     terms = _terms(request.order_by, REGISTERED_MODELS, _MODEL_ORDER)
-    query = select(registered_models.c.name).where(*map(_model_holds, _conditions(comparisons)))
+    readable = may_read_model(registered_models.c.registered_model_id)
+    query = select(registered_models.c.name).where(readable, *map(_model_holds, _conditions(comparisons)))
     if not _asks_for_prompts(comparisons):
         query = query.where(~_model_has_tag(_A_PROMPT))
     name = paging.fingerprint("registered models", comparisons, request.order_by)
@@ -72,7 +74,11 @@ async def search_versions(
     query = (
         select(model_versions.c.registered_model_id, model_versions.c.version)
         .join_from(model_versions, registered_models)
-        .where(model_versions.c.current_stage != DELETED, *map(_version_holds, _conditions(comparisons)))
+        .where(
+            model_versions.c.current_stage != DELETED,
+            may_read_model(model_versions.c.registered_model_id),
+            *map(_version_holds, _conditions(comparisons)),
+        )
     )
     if not _asks_for_prompts(comparisons):
         query = query.where(~_a_version_has_tag(_A_PROMPT))

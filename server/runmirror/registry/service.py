@@ -8,6 +8,8 @@ from contextlib import suppress
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth import permits
+from runmirror.auth.levels import Kind
 from runmirror.entities import Tag
 from runmirror.errors import (
     AlreadyExists,
@@ -32,6 +34,7 @@ async def create_model(connection: AsyncConnection, name: str, description: str,
     by_key = rules.tags_by_key(tags)
     model = await queries.create_model(connection, name, description, by_key, _now_ms())
     if model is not None:
+        await permits.current().created(connection, Kind.REGISTERED_MODEL, model)
         await model_queue.mark_behind(connection, model)
         await announce.model_created(connection, name, description, by_key)
         return

@@ -55,14 +55,14 @@ async def update_run(request: wire.UpdateRun, connection: WriteConnection) -> wi
     return wire.RunInfoAnswer(run_info=reads.info(row))
 
 
-@mlflow_route(router, "POST", "/runs/delete", permission=Permission.EDIT)
+@mlflow_route(router, "POST", "/runs/delete", permission=Permission.MANAGE)
 async def delete_run(request: wire.GetRun, connection: WriteConnection) -> Empty:
     """Mark a run deleted; nothing is erased."""
     await service.move_run(connection, request.the_run_id, to=LifecycleStage.DELETED)
     return Empty()
 
 
-@mlflow_route(router, "POST", "/runs/restore", permission=Permission.EDIT)
+@mlflow_route(router, "POST", "/runs/restore", permission=Permission.MANAGE)
 async def restore_run(request: wire.GetRun, connection: WriteConnection) -> Empty:
     """Bring back a deleted run."""
     await service.move_run(connection, request.the_run_id, to=LifecycleStage.ACTIVE)

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Table, and_, collate, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth import permits
 from runmirror.entities import LifecycleStage, ViewType
 from runmirror.search import clauses, paging
 from runmirror.search.clauses import is_one_of, metric_matches, number_matches, run_id_matches, text_matches
@@ -55,7 +56,7 @@ async def search_runs(
     """One page of the runs of these experiments, in one statement.
 
     Raises `InvalidParameter` at a filter, order, token, id or page size that MLflow would not accept. Experiments
-    that do not exist have no runs; no experiments at all have none either.
+    that do not exist, or may not be read, have no runs; no experiments at all have none either.
     """
     paging.check_max_results(max_results)
     comparisons = parse_filter(filter_string, RUNS)
@@ -64,6 +65,7 @@ async def search_runs(
     query, terms = _ordered(select(runs.c.run_id), keys)
     name = paging.fingerprint("runs", experiments, run_view_type, comparisons, keys)
     last = paging.decode_token(page_token, name, terms) if page_token else None
+    experiments = await permits.current().readable(connection, experiments)
     if not experiments:
         return SearchPage([])
     query = query.where(is_one_of(runs.c.experiment_id, experiments, BigInteger()), *_all_hold(comparisons, keys))

@@ -8,6 +8,8 @@ from sqlalchemy import ARRAY, BigInteger, Integer, Text, Uuid, bindparam, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.auth.clauses import experiment_is_readable, readers_values
+
 _STAGE = text("SELECT lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id")
 
 # "DO UPDATE" to what is there locks the row, so that versions are numbered one after the other.
@@ -34,6 +36,7 @@ _LATEST = text(f"""
     SELECT DISTINCT ON (s.experiment_id, s.name) {_VERSION}
     FROM scorers s JOIN experiments e USING (experiment_id) JOIN scorer_versions v USING (scorer_id)
     WHERE e.lifecycle_stage = 'active' AND (:everywhere OR s.experiment_id = ANY(:experiment_ids))
+      AND {experiment_is_readable("s.experiment_id")}
     ORDER BY s.experiment_id, s.name, v.version DESC
 """).bindparams(bindparam("experiment_ids", type_=ARRAY(BigInteger)))
 
@@ -81,7 +84,7 @@ async def add_version(connection: AsyncConnection, scorer_id: UUID, serialized_s
 async def latest(connection: AsyncConnection, experiment_ids: Sequence[int] | None) -> Sequence[Row[Any]]:
     """The newest version of every scorer of these active experiments, or of all, by experiment and name."""
     values = {"everywhere": experiment_ids is None, "experiment_ids": list(experiment_ids or ())}
-    return (await connection.execute(_LATEST, values)).all()
+    return (await connection.execute(_LATEST, {**values, **readers_values()})).all()
 
 
 async def versions(connection: AsyncConnection, experiment_id: int, name: str) -> Sequence[Row[Any]]:

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from sqlalchemy.engine import Row
 
+from runmirror.auth import permits
+from runmirror.auth.levels import Level
+from runmirror.auth.subjects import Thing
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.errors import InvalidParameter
 from runmirror.names import parse_experiment_id
@@ -40,8 +43,10 @@ async def list_scorers(request: Annotated[wire.ListScorers, Query()], connection
     if request.experiment_ids is not None:
         if request.experiment_id:
             raise InvalidParameter("Cannot specify both 'experiment_id' and 'experiment_ids'.")
-        wanted = [parse_experiment_id(experiment_id) for experiment_id in request.experiment_ids]
+        asked = [parse_experiment_id(experiment_id) for experiment_id in request.experiment_ids]
+        wanted = await permits.current().readable(connection, asked)
     elif request.experiment_id:
+        await permits.current().require(Thing.EXPERIMENT, [request.experiment_id], Level.READ, connection=connection)
         wanted = [await service.active_experiment(connection, request.experiment_id)]
     return _scorers(await queries.latest(connection, wanted))
 

@@ -12,6 +12,7 @@ from runmirror.tables.evaluation_datasets import (
     evaluation_datasets,
 )
 from runmirror.tables.experiments import adopted_experiments, experiment_tags, experiments
+from runmirror.tables.identity import grants, memberships, principals, tokens
 from runmirror.tables.logged_models import (
     logged_model_metrics,
     logged_model_params,
@@ -64,11 +65,13 @@ __all__ = [
     "evaluation_datasets",
     "experiment_tags",
     "experiments",
+    "grants",
     "latest_metrics",
     "logged_model_metrics",
     "logged_model_params",
     "logged_model_tags",
     "logged_models",
+    "memberships",
     "metadata",
     "metrics",
     "mirror_lag",
@@ -86,6 +89,7 @@ __all__ = [
     "model_versions",
     "params",
     "pending_uploads",
+    "principals",
     "registered_model_aliases",
     "registered_model_tags",
     "registered_models",
@@ -94,6 +98,7 @@ __all__ = [
     "scorers",
     "spans",
     "tags",
+    "tokens",
     "trace_links",
     "traces",
     "webhook_deliveries",

@@ -1,6 +1,6 @@
 """Experiments: their id is a number, sent as text; "0" is the default experiment."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Table, Text
 
 from runmirror.tables.base import metadata
 
@@ -14,6 +14,7 @@ experiments = Table(
     Column("creation_time_ms", BigInteger, nullable=False),
     Column("last_update_time_ms", BigInteger, nullable=False),
     CheckConstraint("lifecycle_stage IN ('active', 'deleted')", name="lifecycle_stage"),
+    Index("ix_experiments_artifact_location", "artifact_location"),
 )
 
 # By which ids of Azure ML clients inside its jobs name experiments of ours.

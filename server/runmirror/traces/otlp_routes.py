@@ -6,6 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from runmirror.auth import permits
+from runmirror.auth.levels import Level
+from runmirror.auth.subjects import Thing
 from runmirror.db import write_connection
 from runmirror.routing import Permission, route
 from runmirror.settings import Settings
@@ -32,6 +35,8 @@ async def export_traces(
         content_encoding=content_encoding,
         limit_bytes=settings.max_body_bytes,
     )
+    # Who may write to an experiment may not so write to a trace of another, by its id.
+    await permits.current().require(Thing.TRACE, sorted({span.trace_id for span in spans}), Level.EDIT)
     async with asynccontextmanager(write_connection)(request) as connection:  # none is held while the body arrives
         await log_spans(connection, x_mlflow_experiment_id, spans, x_mlflow_run_id)
     return Response(media_type=otlp.PROTOBUF)  # an empty ExportTraceServiceResponse: nothing was refused

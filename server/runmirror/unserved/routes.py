@@ -13,7 +13,7 @@ def _decline(method: str, path: str, reason: str) -> None:
     async def not_served(request: Request) -> None:
         raise NotServedYet(f"{request.method} {request.url.path} is not served: {reason}.")
 
-    route(router, method, path, permission=Permission.PUBLIC)(not_served)
+    route(router, method, path, permission=Permission.READ)(not_served)
 
 
 for endpoint in UNSERVED:

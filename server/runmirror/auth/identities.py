@@ -1,0 +1,212 @@
+"""Tokens and passwords, and whose they are; asked of the database once and then kept for a short while.
+
+What is kept is thrown away at any change of users, groups, tokens and grants, by whichever process: Postgres tells all
+of them (`runmirror_identity`, see migration 0019), so that a revocation holds at once everywhere. While nobody listens,
+because the connection is gone, nothing is kept. Beyond that nothing is kept longer than `LIFE_S`.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets as random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from runmirror.auth import queries, secrets
+from runmirror.auth.levels import ROLES, Kind, Level
+from runmirror.auth.viewer import Viewer
+from runmirror.db import DATABASE_ERRORS
+from runmirror.errors import Busy
+from runmirror.listen import cancel, listen
+from runmirror.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "runmirror_identity"
+LIFE_S = 30.0
+NOTED_EVERY_S = 60.0  # how late it is written when a token was last used
+_MOST_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    viewer: Viewer
+    until: float  # by the monotonic clock
+
+
+class Identities:
+    """Who sends a request; `epoch` changes when anything that was found out may hold no longer."""
+
+    def __init__(self, engine: AsyncEngine, database_url: str, settings: Settings) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._database_url = database_url
+        self._default = int(ROLES[settings.default_permission])
+        self._listening = False
+        self._forgetting: list[Callable[[], None]] = []
+        self._kept: dict[bytes, _Kept] = {}
+        self._asking: dict[bytes, asyncio.Task[Viewer | None]] = {}
+        self._proved: dict[bytes, str] = {}  # passwords that were found to fit, by the hash they fit
+        self._key = random.token_bytes(32)
+        self._used: dict[int, datetime] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a change would be heard of, so that what was found out may be kept."""
+        return self._listening
+
+    def at_change(self, forget: Callable[[], None]) -> None:
+        """Have `forget` called whenever something changed, or may have."""
+        self._forgetting.append(forget)
+
+    async def start(self) -> None:
+        heard = _Heard(self._changed)
+        self._tasks = [
+            asyncio.create_task(listen(self._database_url, CHANNEL, heard, lost=self._lost)),
+            asyncio.create_task(self._note_uses()),
+        ]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            await cancel(task)
+        await self._note()
+
+    async def of_token(self, token: str) -> Viewer | None:
+        """None unless it is one of ours that was neither revoked nor has expired."""
+        if not secrets.is_token(token):
+            return None
+        digest = secrets.digest(token)
+        kept = self._kept.get(digest)
+        viewer = kept.viewer if kept is not None and kept.until > time.monotonic() else None
+        if viewer is None:
+            viewer = await self._ask(digest, lambda: self._look_up_token(digest))
+        if viewer is not None and viewer.token_id is not None:
+            self._used[viewer.token_id] = datetime.now(UTC)
+        return viewer
+
+    async def of_password(self, name: str, password: str) -> Viewer | None:
+        """None unless it is the password of that user."""
+        if "\0" in name:
+            return None  # no user of Postgres' can be called so
+        proof = hmac.digest(
+            self._key, f"{len(name)}:{name}:{password}".encode("utf-8", "surrogatepass"), hashlib.sha256
+        )
+        kept = self._kept.get(proof)
+        if kept is not None and kept.until > time.monotonic():
+            return kept.viewer
+        return await self._ask(proof, lambda: self._look_up_password(name, password, proof))
+
+    async def _ask(self, key: bytes, look_up: Callable[[], Awaitable[Viewer | None]]) -> Viewer | None:
+        """One look-up, however many requests of the same sender wait for it."""
+        asking = self._asking
+        task = asking.get(key)
+        if task is None:
+            task = asking[key] = asyncio.create_task(self._look_up(key, look_up))
+            task.add_done_callback(lambda _: asking.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _look_up(self, key: bytes, look_up: Callable[[], Awaitable[Viewer | None]]) -> Viewer | None:
+        kept_in, began = self._kept, time.monotonic()
+        viewer = await look_up()
+        # A change that came meanwhile has made `_kept` another dictionary: what is put into the old one is lost.
+        if viewer is not None and self._listening and len(kept_in) < _MOST_KEPT:
+            life = LIFE_S if viewer.expires_in_s is None else min(LIFE_S, viewer.expires_in_s)
+            kept_in[key] = _Kept(viewer, began + life)
+        return viewer
+
+    async def _look_up_token(self, digest: bytes) -> Viewer | None:
+        row = await self._query(lambda connection: queries.by_token(connection, digest))
+        if row is None:
+            return None
+        expires_in_s = None if row.expires_s is None else row.expires_s - row.now_s
+        return self._viewer(row, token_id=row.token_id, expires_in_s=expires_in_s)
+
+    async def _look_up_password(self, name: str, password: str, proof: bytes) -> Viewer | None:
+        row = await self._query(lambda connection: queries.by_name(connection, name))
+        stored: str | None = None if row is None else row.password
+        if stored is None:
+            await asyncio.to_thread(secrets.password_fits, password, _nobodys())  # it takes as long as for a user
+            return None
+        if self._proved.get(proof) != stored:
+            if not await asyncio.to_thread(secrets.password_fits, password, stored):
+                return None
+            if len(self._proved) >= _MOST_KEPT:
+                self._proved.clear()
+            self._proved[proof] = stored
+        return self._viewer(row)
+
+    def _viewer(self, row: Any, *, token_id: int | None = None, expires_in_s: float | None = None) -> Viewer:
+        def sees_all(kind: Kind) -> bool:
+            levels = row.granted.get(kind, {})
+            least, everywhere = levels.get("least"), levels.get("everywhere")
+            hidden = least is not None and least < Level.READ
+            return row.is_admin or (not hidden and (everywhere is not None or self._default >= Level.READ))
+
+        return Viewer(
+            user_id=row.user_id,
+            name=row.name,
+            is_admin=row.is_admin,
+            principals=tuple(sorted(row.principals)),
+            default_level=self._default,
+            reads_all_experiments=sees_all(Kind.EXPERIMENT),
+            reads_all_models=sees_all(Kind.REGISTERED_MODEL),
+            token_id=token_id,
+            expires_in_s=expires_in_s,
+        )
+
+    async def _query(self, ask: Callable[[AsyncConnection], Awaitable[Row[Any] | None]]) -> Row[Any] | None:
+        try:
+            async with self._engine.connect() as connection:
+                return await ask(connection)
+        except DATABASE_ERRORS as error:
+            raise Busy("The database cannot be reached or is busy; nothing was done, try again.") from error
+
+    def _changed(self) -> None:
+        self._listening = True
+        self._forget()
+
+    def _lost(self) -> None:
+        self._listening = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._kept, self._asking = {}, {}
+        for forget in self._forgetting:
+            forget()
+
+    async def _note_uses(self) -> None:
+        while True:
+            await asyncio.sleep(NOTED_EVERY_S)
+            await self._note()
+
+    async def _note(self) -> None:
+        used, self._used = self._used, {}
+        if used:
+            with suppress(*DATABASE_ERRORS):  # nobody waits for it, and the next use tells it again
+                async with self._engine.connect() as connection:
+                    await queries.note_use(connection, used)
+
+
+class _Heard(asyncio.Event):
+    """What `listen` sets: it is acted on in that very moment."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def set(self) -> None:
+        self._act()
+
+
+@cache
+def _nobodys() -> str:
+    return secrets.hash_password("")

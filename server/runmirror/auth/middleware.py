@@ -1,0 +1,103 @@
+"""Finds out who sends a request, before anything else looks at it: nobody who is not signed in gets any further.
+
+Who is signed in is told by a token, as Bearer (MLFLOW_TRACKING_TOKEN) or as the password of Basic
+(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or by a name and its password.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runmirror.answers import error_answer
+from runmirror.auth import permits, secrets
+from runmirror.auth.access import Access
+from runmirror.auth.identities import Identities
+from runmirror.auth.viewer import Viewer
+from runmirror.errors import PermissionDenied, RunmirrorError, Unauthenticated
+from runmirror.routing import Permission, routes_of
+
+_LONGEST = 4096
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Authenticate:
+    """ASGI middleware. Probes, the pages' own files and what else is declared public need no identity."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # none is served
+            await send({"type": "websocket.close"})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        app: FastAPI = scope["app"]
+        try:
+            viewer = await _viewer(scope, app.state.identities)
+            if viewer is None and not _is_public(scope, app):
+                raise Unauthenticated(
+                    "Not signed in: send a token as MLFLOW_TRACKING_TOKEN, or a name and a password or token as "
+                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+                )
+        except RunmirrorError as error:
+            await error_answer(error)(scope, receive, send)
+            return
+        access: Access = app.state.access
+        token = permits.set_current(permits.Permits(viewer, access))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            permits.reset_current(token)
+
+
+def public_paths(app: FastAPI) -> Sequence[tuple[str, re.Pattern[str]]]:
+    """Method and path of every route that is declared public."""
+    return [
+        (method, context.path_regex)
+        for context in routes_of(app)
+        if (context.openapi_extra or {}).get("x-permission") == Permission.PUBLIC
+        for method in context.methods or ()
+    ]
+
+
+def _is_public(scope: Scope, app: FastAPI) -> bool:
+    method, path = scope["method"], scope["path"]
+    return any(method == each and pattern.match(path) for each, pattern in app.state.public_paths)
+
+
+async def _viewer(scope: Scope, identities: Identities) -> Viewer | None:
+    """None when the request tells nobody's name, or what it tells is wrong."""
+    told = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(told) != 1 or len(told[0]) > _LONGEST:
+        return None
+    scheme, _, credentials = told[0].partition(b" ")
+    try:
+        match scheme.lower():
+            case b"bearer":
+                return await identities.of_token(credentials.strip().decode("ascii"))
+            case b"basic":
+                decoded = base64.b64decode(credentials.strip(), validate=True).decode("utf-8")
+            case _:
+                return None
+    except (UnicodeDecodeError, binascii.Error):
+        return None
+    _refuse_from_elsewhere(scope)
+    name, _, password = decoded.partition(":")
+    if not secrets.is_token(password):
+        return await identities.of_password(name, password)
+    viewer = await identities.of_token(password)
+    return viewer if viewer is not None and name in {"", "token", viewer.name} else None
+
+
+def _refuse_from_elsewhere(scope: Scope) -> None:
+    """A browser sends a name and password by itself, also for a page of another site: that may change nothing."""
+    if scope["method"] in _SAFE_METHODS:
+        return
+    if (b"sec-fetch-site", b"cross-site") in scope["headers"]:
+        raise PermissionDenied("A page of another site may not send this with your name and password.")
