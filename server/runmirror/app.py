@@ -18,12 +18,11 @@ from runmirror.answers import error_answer
 from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
 from runmirror.artifacts.store import create_store
+from runmirror.auth import people_routes
 from runmirror.auth import routes as auth_routes
-from runmirror.auth.access import Access
 from runmirror.auth.gate import gate
-from runmirror.auth.identities import Identities
-from runmirror.auth.middleware import Authenticate, public_paths
-from runmirror.auth.subjects import subjects_of
+from runmirror.auth.install import identifying
+from runmirror.auth.install import install as install_auth
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
 from runmirror.db import answer_for, create_engine, hot_connections, unstorable
@@ -73,15 +72,13 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.hot_connections = hot_connections(settings, database_url)
         hot_runs = HotRuns(app.state.hot_connections)
         app.state.hot = check_hot(app, hot_runs.handlers())
-        app.state.identities = Identities(app.state.engine, database_url, settings)
-        app.state.access = Access(app.state.engine, app.state.identities)
-        if settings.auth != "none":
-            await app.state.identities.start()
         try:
-            async with delivering(settings, app.state.engine, app.state.webhook_sender):
+            async with (
+                delivering(settings, app.state.engine, app.state.webhook_sender),
+                identifying(app, settings, database_url),
+            ):
                 yield
         finally:
-            await app.state.identities.close()
             await hot_runs.close()
             await app.state.hot_connections.close()
             await app.state.adoption.close()
@@ -98,28 +95,24 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.glance = metrics_routes.Glance()
     folder = ui_folder(settings)
     app.state.ui = files_below(folder) if folder else {}
-    guarded = settings.auth != "none"
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, direct_routes,
         mirror_routes, quarantine_routes, dashboard_routes, registry_routes, webhook_routes, trace_routes,
         evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes,
-        ui_routes, nothing, static, upload, auth_routes,
+        ui_routes, nothing, static, upload, auth_routes, people_routes,
         *([metrics_routes] if settings.metrics else []),
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
-        if guarded:
+        if settings.auth != "none":
             app.include_router(module.router, dependencies=[Depends(gate)])
         else:
             app.router.routes.extend(module.router.routes)  # include_router would build each route a second time
     check_permissions(app)
-    app.state.subjects = subjects_of(app)
-    app.state.public_paths = public_paths(app)
     _answer_errors(app)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
-    if guarded:
-        app.add_middleware(Authenticate)
+    install_auth(app, settings)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
     app.add_middleware(CountRequests, metrics=app.state.http_metrics)
     if settings.static_prefix:

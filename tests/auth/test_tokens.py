@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.__main__ import main
+from runmirror.app import create_app
 from runmirror.auth import service, token_queries
 from runmirror.settings import Settings
 from tests.auth.conftest import Guarded, guarding
@@ -188,3 +189,29 @@ def test_without_authentication_only_loopback_is_listened_on(host: str) -> None:
     with pytest.raises(ValueError, match="refusing to listen"):
         Settings(host=host)
     assert Settings(host=host, auth="token").host == host
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("::1", 200),
+        ("::ffff:127.0.0.1", 200),
+        ("192.0.2.1", 403),
+        ("::ffff:192.0.2.1", 403),
+        ("2001:db8::1", 403),
+    ],
+)
+async def test_without_authentication_only_loopback_is_answered_whoever_started_the_server(
+    settings: Settings, address: str, status: int
+) -> None:
+    """Another program than `runmirror serve` may run the application, and listen anywhere."""
+    assert settings.database_url is not None
+    for allowed in (False, True):
+        app = create_app(settings.model_copy(update={"insecure_no_auth": allowed}), settings.database_url)
+        transport = httpx.ASGITransport(app=app)
+        host = f"[{address}]" if ":" in address else address
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            answer = await client.get("/version")
+        assert answer.status_code == (200 if allowed else status)
+        assert allowed or status == 200 or "RUNMIRROR_INSECURE_NO_AUTH" in answer.json()["message"]

@@ -20,7 +20,7 @@ _RUNS, _EXPERIMENTS = "runmirror.adopted_runs", "runmirror.adopted_experiments"
 _MOST_EXPERIMENTS = 50
 # What routing added to the scope the first time.
 _OF_FIRST_TIME = frozenset(
-    {"endpoint", "path_params", "route", "router", "fastapi_inner_astack", "fastapi_function_astack"}
+    {"endpoint", "path_params", "route", "router", "fastapi", "fastapi_inner_astack", "fastapi_function_astack"}
 )
 
 

@@ -45,7 +45,9 @@ async def revoke_token(settings: Settings, url: str, which: str) -> int:
 
     async def revoke(connection: AsyncConnection) -> int:
         found = (
-            [int(which)] if which.isdigit() else await token_queries.ids_by_prefix(connection, secrets.prefix(which))
+            [int(which)]
+            if which.isdigit() and len(which) < 19
+            else await token_queries.ids_by_prefix(connection, secrets.prefix(which))
         )
         if len(found) > 1:
             raise InvalidParameter(f"several tokens begin with {which!r}: name one by its id ({found})")

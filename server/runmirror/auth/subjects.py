@@ -354,7 +354,8 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         "POST /api/2.0/mlflow/model-versions/create",
     ),
     (
-        # Those that search leave out, in SQL, what their caller may not read.
+        # Those that search leave out, in SQL, what their caller may not read; those of users and tokens ask themselves
+        # whether the caller is the one it is about, manages what is granted, or is an admin.
         Subject(),
         """
         POST /api/2.0/mlflow/experiments/create
@@ -380,6 +381,15 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         GET /api/runmirror/v1/tokens
         POST /api/runmirror/v1/tokens
         DELETE /api/runmirror/v1/tokens/{token_id}
+        GET /api/2.0/mlflow/users/get
+        GET /api/2.0/mlflow/users/current
+        PATCH /api/2.0/mlflow/users/update-password
+        POST /api/3.0/mlflow/users/permissions/grant
+        POST /api/3.0/mlflow/users/permissions/revoke
+        GET /api/3.0/mlflow/users/permissions/get
+        GET /api/3.0/mlflow/users/permissions/list
+        GET /api/3.0/mlflow/users/roles/list
+        GET /api/3.0/mlflow/roles/get
         """,
     ),
     (
@@ -400,6 +410,21 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         PATCH /api/2.0/mlflow/webhooks/{webhook_id}
         DELETE /api/2.0/mlflow/webhooks/{webhook_id}
         POST /api/2.0/mlflow/webhooks/{webhook_id}/test
+        POST /api/2.0/mlflow/users/create
+        GET /api/2.0/mlflow/users/list
+        PATCH /api/2.0/mlflow/users/update-admin
+        DELETE /api/2.0/mlflow/users/delete
+        POST /api/3.0/mlflow/roles/create
+        GET /api/3.0/mlflow/roles/list
+        PATCH /api/3.0/mlflow/roles/update
+        DELETE /api/3.0/mlflow/roles/delete
+        POST /api/3.0/mlflow/roles/permissions/add
+        DELETE /api/3.0/mlflow/roles/permissions/remove
+        GET /api/3.0/mlflow/roles/permissions/list
+        PATCH /api/3.0/mlflow/roles/permissions/update
+        POST /api/3.0/mlflow/roles/assign
+        DELETE /api/3.0/mlflow/roles/unassign
+        GET /api/3.0/mlflow/roles/users/list
         """,
     ),
 )
