@@ -12,7 +12,7 @@ from tests.auth.world import SECRET, TRACE, World, populated
 
 V2, V3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
 GRAPHQL = """
-query Q($ids: [String], $run: String, $exp: String) {
+query Q($ids: [String]) {
   mlflowSearchRuns(input: {experimentIds: $ids}) { runs { info { runName } modelVersions { name } } }
   mlflowSearchModelVersions(input: {}) { modelVersions { name } }
 }
@@ -128,6 +128,10 @@ async def test_no_other_way_leads_to_what_may_not_be_changed(guarded: Guarded) -
         ("GET", f"{V2}/runs/get?run_id={world.run_id}&run_id={run}", {}),
         ("GET", f"{V2}-artifacts/artifacts?path={world.experiment_id}", {}),
         ("GET", f"{V2}/metrics/get-history-bulk-interval?run_ids={run}&run_ids={world.run_id}&metric_key=m", {}),
+        *(
+            ("POST", f"{V2}/experiments/create", {"name": "there", "artifact_location": f"mlflow-artifacts:/{place}"})
+            for place in (world.experiment_id, f"{world.experiment_id}/{world.run_id}/artifacts", "1000000", "99/x")
+        ),
         ("POST", f"{V2}/experiments/search-datasets", {"experiment_ids": [experiment, f" {world.experiment_id}"]}),
     ]
     before = await seen_by_admin(world)

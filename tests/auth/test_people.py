@@ -28,6 +28,11 @@ def as_user(name, password):
     os.environ.pop("MLFLOW_TRACKING_TOKEN", None)
     os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = name, password
 
+def as_admin():
+    os.environ.pop("MLFLOW_TRACKING_USERNAME", None)
+    os.environ.pop("MLFLOW_TRACKING_PASSWORD", None)
+    os.environ["MLFLOW_TRACKING_TOKEN"] = token
+
 def code_of(call, *args, **named):
     try:
         call(*args, **named)
@@ -42,7 +47,7 @@ def soon(holds):
         time.sleep(0.01)
 
 mlflow.set_tracking_uri(url)
-os.environ["MLFLOW_TRACKING_TOKEN"] = token
+as_admin()
 admin = get_app_client("basic-auth", tracking_uri=url)
 assert isinstance(admin, AuthServiceClient)
 password = "correct horse battery"
@@ -80,8 +85,7 @@ ann.revoke_user_permission("bob", "experiment", experiment_id)
 as_user("bob", password)
 soon(lambda: code_of(mlflow.get_run, run_id) == "PERMISSION_DENIED")
 
-os.environ["MLFLOW_TRACKING_TOKEN"] = token
-del os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]
+as_admin()
 role = admin.create_role("default", "team")
 granted = admin.add_role_permission(role.id, "experiment", experiment_id, "READ")
 assert admin.update_role_permission(granted.id, "EDIT").permission == "EDIT"
@@ -92,7 +96,7 @@ told["granted"] = [(one.resource_type, one.permission) for one in admin.list_rol
 as_user("bob", password)
 soon(lambda: code_of(mlflow.MlflowClient().log_metric, run_id, "loss", 1.0) == "done")
 
-os.environ["MLFLOW_TRACKING_TOKEN"] = token
+as_admin()
 admin.unassign_role("bob", role.id)
 assert admin.update_role(role.id, description="x").description == "x"
 admin.remove_role_permission(granted.id)

@@ -9,11 +9,12 @@ from contextvars import ContextVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.artifacts.location import SCHEME
 from runmirror.auth import queries
 from runmirror.auth.access import Access
 from runmirror.auth.levels import NEEDED, Kind, Level, word_for
 from runmirror.auth.subjects import Audience, Given, Subject, Thing, named_in
-from runmirror.auth.things import kind_of, not_found
+from runmirror.auth.things import experiments_touched, kind_of, not_found
 from runmirror.auth.viewer import Viewer
 from runmirror.errors import PermissionDenied, RunmirrorError, Unauthenticated
 from runmirror.routing import Permission
@@ -111,6 +112,21 @@ class Permits:
         """Whoever creates an experiment or a registered model is its manager."""
         if self.viewer is not None:
             await queries.make_manager(connection, kind, resource_id, self.viewer.user_id)
+
+    async def require_place(self, connection: AsyncConnection, location: str) -> None:
+        """Raise `PermissionDenied` unless the viewer may have an experiment's artifacts there.
+
+        What lies in two experiments' places has the permissions of both, so nobody puts one into another's. The places
+        that experiments get by themselves are numbers.
+        """
+        if self.is_admin:
+            return
+        viewer, access = self._signed_in()
+        touched = await experiments_touched(connection, location)
+        levels = await access.levels(viewer, Kind.EXPERIMENT, touched, connection)
+        is_free = bool(touched) or not location.removeprefix(SCHEME).split("/")[0].isdigit()
+        if not is_free or any(level < Level.MANAGE for level in levels.values()):
+            raise PermissionDenied(f"Permission denied: {location[:200]!r} is a place of other experiments.")
 
     def _signed_in(self) -> tuple[Viewer, Access]:
         if self.viewer is None or self._access is None:

@@ -102,15 +102,21 @@ async def _around(connection: AsyncConnection, path: str, *, below: bool) -> lis
     The root, and what lies in no experiment's place, is nobody's.
     """
     path = safe_path(path.removesuffix("/"))
-    segments = path.split("/")
-    found = set(
-        await queries.experiments_around(
-            connection, [SCHEME + "/".join(segments[:length]) for length in range(1, len(segments) + 1)]
-        )
-    )
+    found = set(await queries.experiments_around(connection, _prefixes(path)))
     if found and below:
         found.update(await queries.experiments_below(connection, f"{SCHEME}{path}/"))
     return sorted(found)
+
+
+async def experiments_touched(connection: AsyncConnection, location: str) -> list[int]:
+    """The experiments whose places contain that of a new one at this location, or would lie in it."""
+    around = await queries.experiments_around(connection, _prefixes(location.removeprefix(SCHEME)))
+    return sorted({*around, *await queries.experiments_below(connection, f"{location}/")})
+
+
+def _prefixes(path: str) -> list[str]:
+    segments = path.split("/")
+    return [SCHEME + "/".join(segments[:length]) for length in range(1, len(segments) + 1)]
 
 
 def _version_source(uri: str) -> str | None:

@@ -24,6 +24,8 @@ async def create(connection: AsyncConnection, name: str, artifact_location: str,
     for tag in tags:
         check_experiment_tag(tag.key, tag.value)
     location = check_location(artifact_location) if artifact_location else None
+    if location is not None:
+        await permits.current().require_place(connection, location)
     experiment_id = await queries.create(connection, name, location, now_ms())
     if experiment_id is None:
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
