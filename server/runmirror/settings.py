@@ -73,10 +73,18 @@ class Settings(BaseSettings):
         5000, ge=0, le=65535, validation_alias=_env("port", "MLFLOW_PORT"), description="port to listen on"
     )
     workers: int = Field(1, ge=1, validation_alias=_env("workers", "MLFLOW_WORKERS"), description="API processes")
-    auth: Literal["none", "token"] = Field(
+    auth: Literal["none", "token", "entra"] = Field(
         "none",
-        description="who may call: `none` means everybody who reaches the port, `token` users with a token or password",
+        description="who may call: `none` means everybody who reaches the port, `token` users with a token or "
+        "password, `entra` those and whoever has an access token of the issuer below",
     )
+    oidc_issuer: str | None = Field(
+        None, description="whose access tokens are taken, e.g. `https://login.microsoftonline.com/<tenant id>/v2.0`"
+    )
+    oidc_audience: str | None = Field(
+        None, description="for whom they must have been given out: the application's client id, or `api://…`"
+    )
+    oidc_admin_role: str = Field("runmirror.admin", min_length=1, description="the app role that makes an admin")
     default_permission: Literal["none", "reader", "editor", "manager"] = Field(
         "none", description="what users may do to an experiment or registered model of which no grant tells"
     )
@@ -262,6 +270,20 @@ class Settings(BaseSettings):
     def _lease_outlives_a_call(self) -> Self:
         if self.mirror_lease <= self.mirror_timeout:
             raise ValueError("RUNMIRROR_MIRROR_LEASE must be longer than RUNMIRROR_MIRROR_TIMEOUT")
+        return self
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer_is_who_it_says(cls, value: str | None) -> str | None:
+        """Anybody on the way could answer for an address without TLS."""
+        if value and not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", value):
+            raise ValueError(f"{value!r} is not an https address")
+        return value
+
+    @model_validator(mode="after")
+    def _issuer_is_known(self) -> Self:
+        if self.auth == "entra" and not (self.oidc_issuer and self.oidc_audience):
+            raise ValueError("RUNMIRROR_AUTH=entra needs RUNMIRROR_OIDC_ISSUER and RUNMIRROR_OIDC_AUDIENCE")
         return self
 
     @model_validator(mode="after")

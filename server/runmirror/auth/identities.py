@@ -21,7 +21,8 @@ from typing import Any
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from runmirror.auth import queries, secrets
+from runmirror.auth import queries, secrets, service
+from runmirror.auth.issuer import Issuer
 from runmirror.auth.levels import ROLES, Kind, Level
 from runmirror.auth.viewer import Viewer
 from runmirror.db import DATABASE_ERRORS
@@ -48,6 +49,10 @@ class Identities:
     def __init__(self, engine: AsyncEngine, database_url: str, settings: Settings) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._database_url = database_url
+        self._issuer = None
+        if settings.auth == "entra":
+            self._issuer = Issuer(str(settings.oidc_issuer), str(settings.oidc_audience), settings.ca_bundle)
+        self._admin_role = settings.oidc_admin_role
         self._default = int(ROLES[settings.default_permission])
         self._listening = False
         self._forgetting: list[Callable[[], None]] = []
@@ -93,6 +98,16 @@ class Identities:
             self._used[viewer.token_id] = datetime.now(UTC)
         return viewer
 
+    async def of_jwt(self, token: str) -> Viewer | None:
+        """None unless the issuer that is trusted gave it out, for this server, and it has not ended."""
+        if self._issuer is None:
+            return None
+        issuer, digest = self._issuer, secrets.digest(token)
+        kept = self._kept.get(digest)
+        if kept is not None and kept.until > time.monotonic():
+            return kept.viewer
+        return await self._ask(digest, lambda: self._look_up_jwt(issuer, token))
+
     async def of_password(self, name: str, password: str) -> Viewer | None:
         """None unless it is the password of that user."""
         if "\0" in name:
@@ -130,6 +145,24 @@ class Identities:
         expires_in_s = None if row.expires_s is None else row.expires_s - row.now_s
         return self._viewer(row, token_id=row.token_id, expires_in_s=expires_in_s)
 
+    async def _look_up_jwt(self, issuer: Issuer, token: str) -> Viewer | None:
+        """Their groups here are those called like one of the token's roles or groups."""
+        claims = await issuer.claims(token)
+        if claims is None or not service.is_name(claims.who):
+            return None
+        claimed = [name for name in (*claims.roles, *claims.groups) if "\0" not in name]
+
+        async def look(connection: AsyncConnection) -> Row[Any] | None:
+            row = await queries.by_name(connection, claims.who, claimed)
+            if row is None:
+                await queries.first_seen(connection, claims.who, claims.shown.replace("\0", ""))
+                row = await queries.by_name(connection, claims.who, claimed)
+            return row
+
+        row = await self._query(look)
+        is_admin = self._admin_role in claims.roles
+        return None if row is None else self._viewer(row, is_admin=is_admin, expires_in_s=claims.exp - time.time())
+
     async def _look_up_password(self, name: str, password: str, proof: bytes) -> Viewer | None:
         row = await self._query(lambda connection: queries.by_name(connection, name))
         stored: str | None = None if row is None else row.password
@@ -149,17 +182,21 @@ class Identities:
         async with self._guesses:
             return await asyncio.to_thread(secrets.password_fits, password, stored)
 
-    def _viewer(self, row: Any, *, token_id: int | None = None, expires_in_s: float | None = None) -> Viewer:
+    def _viewer(
+        self, row: Any, *, is_admin: bool = False, token_id: int | None = None, expires_in_s: float | None = None
+    ) -> Viewer:
+        is_admin = is_admin or row.is_admin
+
         def sees_all(kind: Kind) -> bool:
             levels = row.granted.get(kind, {})
             least, everywhere = levels.get("least"), levels.get("everywhere")
             hidden = least is not None and least < Level.READ
-            return row.is_admin or (not hidden and (everywhere is not None or self._default >= Level.READ))
+            return is_admin or (not hidden and (everywhere is not None or self._default >= Level.READ))
 
         return Viewer(
             user_id=row.user_id,
             name=row.name,
-            is_admin=row.is_admin,
+            is_admin=is_admin,
             principals=tuple(sorted(row.principals)),
             default_level=self._default,
             reads_all_experiments=sees_all(Kind.EXPERIMENT),

@@ -1,7 +1,8 @@
 """Finds out who sends a request, before anything else looks at it: nobody who is not signed in gets any further.
 
 Who is signed in is told by a token, as Bearer (MLFLOW_TRACKING_TOKEN) or as the password of Basic
-(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or by a name and its password.
+(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), by a name and its password, or with RUNMIRROR_AUTH=entra by an
+access token of the issuer that is trusted, as Bearer.
 """
 
 import base64
@@ -20,7 +21,7 @@ from runmirror.auth.viewer import Viewer
 from runmirror.errors import PermissionDenied, RunmirrorError, Unauthenticated
 from runmirror.routing import Permission, routes_of
 
-_LONGEST = 4096
+_LONGEST = 16_384  # an access token tells of hundreds of groups
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -80,7 +81,8 @@ async def _viewer(scope: Scope, identities: Identities) -> Viewer | None:
     try:
         match scheme.lower():
             case b"bearer":
-                return await identities.of_token(credentials.strip().decode("ascii"))
+                token = credentials.strip().decode("ascii")
+                return await (identities.of_jwt(token) if token.count(".") == 2 else identities.of_token(token))
             case b"basic":
                 decoded = base64.b64decode(credentials.strip(), validate=True).decode("utf-8")
             case _:

@@ -23,7 +23,8 @@ _OF = """
         SELECT array_agg(principal_id) AS principals FROM (
             SELECT u.principal_id
             UNION SELECT group_id FROM memberships WHERE user_id = u.principal_id
-            UNION SELECT principal_id FROM principals WHERE kind = 'group' AND name = 'everyone') AS all_of) AS of
+            UNION SELECT principal_id FROM principals
+                WHERE kind = 'group' AND (name = 'everyone' OR name = ANY(CAST(:claimed AS text[])))) AS all_of) AS of
 """
 
 _BY_TOKEN = text(f"""
@@ -33,6 +34,11 @@ _BY_TOKEN = text(f"""
 """).bindparams(bindparam("digest"))
 
 _BY_NAME = text(f"{_WHO} FROM principals u {_OF} WHERE u.kind = 'user' AND u.name = :name")
+
+_FIRST_SEEN = text("""
+    INSERT INTO principals (kind, name, description, created_at) VALUES ('user', :name, :description, now())
+    ON CONFLICT (kind, name) DO NOTHING
+""")
 
 _USED = text("""
     UPDATE tokens SET last_used_at = greatest(last_used_at, used.at)
@@ -90,12 +96,17 @@ _CREATOR = text("""
 
 async def by_token(connection: AsyncConnection, digest: bytes) -> Row[Any] | None:
     """The user of a token that can be used now."""
-    return (await connection.execute(_BY_TOKEN, {"digest": digest})).one_or_none()
+    return (await connection.execute(_BY_TOKEN, {"digest": digest, "claimed": []})).one_or_none()
 
 
-async def by_name(connection: AsyncConnection, name: str) -> Row[Any] | None:
-    """The user of that name, with the hash of their password."""
-    return (await connection.execute(_BY_NAME, {"name": name})).one_or_none()
+async def by_name(connection: AsyncConnection, name: str, claimed: Sequence[str] = ()) -> Row[Any] | None:
+    """The user of that name, with the hash of their password; `claimed`: groups that somebody else says they are in."""
+    return (await connection.execute(_BY_NAME, {"name": name, "claimed": list(claimed)})).one_or_none()
+
+
+async def first_seen(connection: AsyncConnection, name: str, description: str) -> None:
+    """A user of that name, if there is none."""
+    await connection.execute(_FIRST_SEEN, {"name": name, "description": description})
 
 
 async def note_use(connection: AsyncConnection, used: Mapping[int, datetime]) -> None:

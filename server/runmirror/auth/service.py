@@ -16,9 +16,14 @@ _LONGEST_LIFE = timedelta(days=3660)
 _NAME = re.compile(r"[^\s:\x00-\x1f\x7f](?:[^:\x00-\x1f\x7f]*[^\s:\x00-\x1f\x7f])?")
 
 
+def is_name(name: str) -> bool:
+    """Whether a user or a group can be called so."""
+    return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str, what: str = "username") -> str:
     """Raises `InvalidParameter` for what cannot be called so."""
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidParameter(
             f"Invalid {what}: it has 1 to {_LONGEST_NAME} characters, none of them a colon or a control character, "
             "and no space around it."
