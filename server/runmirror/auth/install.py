@@ -16,8 +16,8 @@ from runmirror.settings import Settings
 def install(app: FastAPI, settings: Settings) -> None:
     """Call it with every route in place; what is added as middleware after this comes before it."""
     app.state.subjects = subjects_of(app)
-    app.state.public_paths = public_paths(app)
     if settings.auth != "none":
+        app.state.public_paths = public_paths(app)
         app.add_middleware(Authenticate)
     elif not settings.insecure_no_auth:
         app.add_middleware(OnlyLoopback)
