@@ -125,6 +125,32 @@ async def test_a_token_is_asked_for_once_and_then_remembered(guarded: Guarded) -
     assert [statement for statement in asked if "FROM tokens" in statement] == []
 
 
+async def test_while_nobody_listens_for_changes_nothing_is_remembered(guarded: Guarded) -> None:
+    ann = await guarded.client("ann")
+    identities = guarded.app.state.identities
+
+    async def is_remembered() -> bool:
+        assert (await ann.get(SEARCH)).status_code == 200
+        return len(identities._kept) == 1
+
+    await until(is_remembered)
+    async with guarded.engine.connect() as connection:
+        await connection.execute(
+            text("""
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = 'runmirror listen' AND datname = current_database()
+            """)
+        )
+
+    async def is_lost() -> bool:
+        return not identities.is_fresh
+
+    await until(is_lost)
+    assert (await ann.get(SEARCH)).status_code == 200
+    assert identities.is_fresh or identities._kept == {}
+    await until(is_remembered)
+
+
 async def test_a_token_ends_when_it_was_said_to(guarded: Guarded) -> None:
     async with guarded.engine.begin() as connection:
         user = await token_queries.make_user(connection, "ann", is_admin=False)
