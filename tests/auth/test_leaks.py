@@ -149,11 +149,15 @@ async def test_no_other_way_leads_to_what_may_not_be_changed(guarded: Guarded) -
     span = export.resource_spans.add().scope_spans.add().spans.add()
     span.trace_id, span.span_id, span.name = bytes.fromhex("7" * 32), b"12345678", "mine"
     span.start_time_unix_nano = span.end_time_unix_nano = 1
-    answer = await stranger.post(
-        "/v1/traces", content=export.SerializeToString(),
-        headers={"content-type": "application/x-protobuf", "x-mlflow-experiment-id": mine["experiment_id"]},
-    )  # fmt: skip
-    assert answer.status_code == 403, answer.text
+    for ids in (
+        [experiment],
+        [world.experiment_id],
+        [experiment, world.experiment_id],
+        [world.experiment_id, experiment],
+    ):
+        headers = [("content-type", "application/x-protobuf"), *(("x-mlflow-experiment-id", each) for each in ids)]
+        answer = await stranger.post("/v1/traces", content=export.SerializeToString(), headers=headers)
+        assert answer.status_code == 403, (ids, answer.text)
     assert await seen_by_admin(world) == before
 
 

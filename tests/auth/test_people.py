@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import httpx
+from click.testing import CliRunner
 
+from runmirror.__main__ import main
 from tests.auth.conftest import Guarded
 from tests.server import clean_environment, serving
 
@@ -118,13 +120,11 @@ print(json.dumps(told))
 """
 
 
-def test_mlflows_own_client_of_users_and_permissions_works(tmp_path: Path) -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", "runmirror", "token", "create", "root", "--admin", "--data-dir", str(tmp_path / "data")],
-        env=clean_environment({}), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    token = made.stdout.strip()
-    with serving(tmp_path / "data", "--no-mirror", RUNMIRROR_AUTH="token") as server:
+def test_mlflows_own_client_of_users_and_permissions_works(tmp_path: Path, database_url: str) -> None:
+    command = ["token", "create", "root", "--admin", "--backend-store-uri", database_url]
+    token = CliRunner().invoke(main, command).output.strip()
+    environment = {"RUNMIRROR_AUTH": "token", "RUNMIRROR_DATABASE_URL": database_url}
+    with serving(tmp_path / "data", "--no-mirror", **environment) as server:
         program = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", PROGRAM, server.url, token],
             env=clean_environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}),

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 
 from runmirror.auth.levels import Level
 from runmirror.errors import InvalidParameter
@@ -70,13 +71,13 @@ class Given:
 
     path: Mapping[str, str]
     query: Iterable[tuple[str, str]]
-    headers: Mapping[str, str]
+    headers: Headers
     body: Any
 
     def under(self, name: str) -> Iterator[str]:
         """All that is given under a name. Numbers count as text, as they do on MLflow's wire."""
         if name.startswith("header:"):
-            yield from filter(None, [self.headers.get(name.removeprefix("header:"))])
+            yield from self.headers.getlist(name.removeprefix("header:"))
             return
         if name in self.path:  # the route reads it there and nowhere else
             yield self.path[name]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runmirror.answers import error_answer
@@ -32,6 +33,7 @@ class Hot:
 
 
 _JSON = b"application/json"
+_NO_HEADERS = Headers(raw=[])  # no hot request names a thing there
 _OK_HEADERS = (b"content-type", _JSON)
 
 
@@ -109,7 +111,7 @@ def _is_allowed(scope: Scope, hot: Hot, body: bytes) -> bool:
         return False
     subject, permission = scope["app"].state.subjects["POST", hot.route.path]
     try:
-        given = Given({}, (), {}, msgspec.json.decode(body))
+        given = Given({}, (), _NO_HEADERS, msgspec.json.decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return permits.allow_at_once(subject, permission, given)
