@@ -70,7 +70,7 @@ async def test_a_write_and_its_place_in_the_queue_are_committed_together_or_not_
                 before = now
     deaths = [line.split()[4] for line in log.read_text().splitlines() if line.startswith(MARK)]
     assert len(deaths) == 6
-    assert any(death.startswith(("queue", "service")) for death in deaths)
+    assert any(death.startswith("hot_queries") for death in deaths)
 
 
 async def _write_until_it_dies(url: str, engine: AsyncEngine) -> int:
