@@ -17,7 +17,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from runmirror.artifacts.service import Artifacts
-from runmirror.mirror import link, overflow_queries, queries, queue, status, throughput
+from runmirror.mirror import claims, link, overflow_queries, queries, queue, status, throughput
 from runmirror.mirror.azureml_transport import Answer, Transport
 from runmirror.runs import hot_queries, inputs_service, service
 
@@ -103,7 +103,18 @@ def _name_the_work(fuse: _Fuse) -> None:
 
         return call
 
-    for module in (queue, queries, overflow_queries, link, status, throughput, service, inputs_service, hot_queries):
+    for module in (
+        queue,
+        claims,
+        queries,
+        overflow_queries,
+        link,
+        status,
+        throughput,
+        service,
+        inputs_service,
+        hot_queries,
+    ):
         for name, found in list(vars(module).items()):
             is_own = getattr(found, "__module__", "") == module.__name__
             if is_own and callable(found) and getattr(found, "__code__", None) and found.__code__.co_flags & 0x80:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.entities import Batch, Metric, Param
-from runmirror.mirror import destinations, queries, queue
+from runmirror.mirror import claims, destinations, queries, queue
 from runmirror.mirror.link import Link, write_link
 from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost, Plan
 from runmirror.runs import service as runs
@@ -35,10 +35,10 @@ async def claim(
     async with engine.begin() as connection:
         await destinations.route(connection, settle=settle)
     async with engine.begin() as connection:
-        live = await queue.claim(
+        live = await claims.claim(
             connection, workspace_id=workspace_id, most=most, ttl=ttl, debounce=debounce, settle=settle
         )
-        return live + await queue.claim_past(
+        return live + await claims.claim_past(
             connection, workspace_id=workspace_id, most=most - len(live), ttl=ttl, backfill_rate=10
         )
 
@@ -108,7 +108,7 @@ async def test_a_run_that_somebody_is_claiming_is_passed_over_not_waited_for(
     first, second = await source.run("first"), await source.run("second")
     await claim(engine, most=0)
     async with engine.begin() as other:
-        [held] = await queue.claim(other, workspace_id=WORKSPACE_ID, most=1, ttl=TTL, debounce=NOW, settle=NOW)
+        [held] = await claims.claim(other, workspace_id=WORKSPACE_ID, most=1, ttl=TTL, debounce=NOW, settle=NOW)
         async with asyncio.timeout(5):
             [mine] = await claim(engine)
     assert (held.run_id, mine.run_id) == (first.run_id, second.run_id)
@@ -239,7 +239,7 @@ async def test_seconds_to_next_knows_debounce_and_expiry(source: Source, engine:
     async def seconds(debounce_s: float = 0, settle_s: float = 0) -> float | None:
         debounce, settle = timedelta(seconds=debounce_s), timedelta(seconds=settle_s)
         async with engine.connect() as connection:
-            return await queue.seconds_to_next(connection, debounce=debounce, settle=settle)
+            return await claims.seconds_to_next(connection, debounce=debounce, settle=settle)
 
     assert await seconds() is None
     await source.run()
