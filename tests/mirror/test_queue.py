@@ -303,3 +303,34 @@ async def _until_blocked(engine: AsyncEngine) -> None:
     async with asyncio.timeout(10), engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         while not await connection.scalar(waiting):
             await asyncio.sleep(0.01)
+
+
+async def test_taking_runs_reads_no_more_the_more_are_due(source: Source, engine: AsyncEngine) -> None:
+    """With hundreds of times as many runs due as it takes."""
+    run = await source.run()
+    await claim(engine)
+    more = """
+        WITH made AS (
+            INSERT INTO runs (run_id, experiment_id, name, user_id, status, start_time_ms, artifact_uri)
+            SELECT gen_random_uuid(), experiment_id, name, user_id, status, start_time_ms, artifact_uri
+            FROM runs, generate_series(1, 2000) WHERE run_id = :run_id RETURNING run_id)
+        INSERT INTO mirrors (run_id, link_id, backfill, unrouted)
+        SELECT made.run_id, link_id, random() < 0.5, NULL FROM made, mirrors WHERE mirrors.run_id = :run_id
+    """
+    async with engine.begin() as connection:
+        await connection.execute(text(more), {"run_id": run.run_id})
+        await connection.execute(text("ANALYZE runs, mirrors"))
+        values = {
+            "workspace_id": WORKSPACE_ID,
+            "ttl": TTL,
+            "debounce": NOW,
+            "settle": NOW,
+            "turns": [],
+            "most": 4,
+            "step": 0.1,
+        }
+        for statement in (claims._CLAIM, claims._CLAIM_PAST):
+            explain = text(f"EXPLAIN {statement % {'most': 4}}")
+            plan = await connection.execute(explain, {name: values[name] for name in explain._bindparams})
+            told = "\n".join(row[0] for row in plan)
+            assert "Seq Scan on mirrors" not in told, told

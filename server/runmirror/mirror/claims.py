@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.mirror.queue import NEVER_HELD, Lease
@@ -22,37 +23,39 @@ _OF_LINK = "link_id = (SELECT link_id FROM mirror_links WHERE lower(workspace_id
 
 # What a crashed worker held comes first. It waits out `settle` as well: its last request may still be taking effect.
 # A worker that serves a workspace which is not linked any more finds nothing. The new token says for good that somebody
-# may have created a remote run, before anybody can try to: only who comes first may leave out the search for it.
-_CLAIM = text(f"""
+# may have created a remote run, before anybody can try to: only who comes first may leave out the search for it. Rows
+# are locked as they are taken, so the last LIMIT is the one that counts. Limits are told as numbers: of one that it
+# does not know Postgres thinks it is a tenth of all that is due, and reads the whole table.
+_CLAIM = f"""
     WITH expired AS (
         SELECT run_id, true AS may_exist FROM mirrors
         WHERE state = 'leased' AND lease_expires_at <= now() - CAST(:settle AS interval) AND unrouted IS NULL
             AND {_OF_LINK}
-        ORDER BY lease_expires_at LIMIT :most
+        ORDER BY lease_expires_at LIMIT %(most)d
         FOR UPDATE SKIP LOCKED),
     turns AS (
         SELECT run_id, {_MAY_EXIST} FROM mirrors
         WHERE run_id = ANY(CAST(:turns AS uuid[])) AND state = 'due' AND NOT backfill
             AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL AND {_OF_LINK}
-        LIMIT (SELECT GREATEST(:most - count(*), 0) FROM expired)
+        LIMIT %(most)d
         FOR UPDATE SKIP LOCKED),
     due AS (
         SELECT run_id, {_MAY_EXIST} FROM mirrors
         WHERE state = 'due' AND NOT backfill AND due_at <= now() - CAST(:debounce AS interval) AND unrouted IS NULL
             AND {_OF_LINK} AND run_id <> ALL(CAST(:turns AS uuid[]))
-        ORDER BY due_at
-        LIMIT (SELECT GREATEST(:most - (SELECT count(*) FROM expired) - (SELECT count(*) FROM turns), 0))
+        ORDER BY due_at LIMIT %(most)d
         FOR UPDATE SKIP LOCKED),
     taken AS (
         SELECT run_id, may_exist FROM expired UNION ALL SELECT run_id, may_exist FROM turns
-        UNION ALL SELECT run_id, may_exist FROM due)
+        UNION ALL SELECT run_id, may_exist FROM due
+        LIMIT %(most)d)
     UPDATE mirrors SET {_LEASED} FROM taken WHERE mirrors.run_id = taken.run_id RETURNING {_LEASE}
-""")  # noqa: S608
+"""  # noqa: S608
 
 # The past takes what live runs leave, at the pace of the whole workspace: `backfill_at` runs after the clock, a step
 # for each run, and is never behind it by more than a second (or a step). Whoever finds the link locked leaves the past
-# to another.
-_CLAIM_PAST = text(f"""
+# to another. Not EXISTS: Postgres would read all runs to join them with the one link.
+_CLAIM_PAST = f"""
     WITH pace AS (
         SELECT link_id, since, GREATEST(
             LEAST(CAST(:most AS bigint), CAST(floor(extract(epoch FROM now() - since) / :step + 0.001) AS bigint)), 0
@@ -61,9 +64,10 @@ _CLAIM_PAST = text(f"""
             SELECT link_id, GREATEST(
                 backfill_at, now() - make_interval(secs => GREATEST(CAST(:step AS double precision), 1))) AS since
             FROM mirror_links
-            WHERE lower(workspace_id) = lower(:workspace_id) AND EXISTS (
-                SELECT FROM mirrors
-                WHERE mirrors.link_id = mirror_links.link_id AND state = 'due' AND backfill AND due_at <= now())
+            WHERE lower(workspace_id) = lower(:workspace_id) AND (
+                SELECT true FROM mirrors
+                WHERE mirrors.link_id = mirror_links.link_id AND state = 'due' AND backfill AND due_at <= now()
+                ORDER BY due_at LIMIT 1)
             FOR UPDATE SKIP LOCKED) AS link),
     past AS (
         SELECT run_id, {_MAY_EXIST} FROM mirrors
@@ -75,8 +79,9 @@ _CLAIM_PAST = text(f"""
         UPDATE mirror_links
         SET backfill_at = since + make_interval(secs => :step * (SELECT count(*) FROM past))
         FROM pace WHERE mirror_links.link_id = pace.link_id AND EXISTS (SELECT FROM past))
-    UPDATE mirrors SET {_LEASED} FROM past WHERE mirrors.run_id = past.run_id RETURNING {_LEASE}
-""")  # noqa: S608
+    UPDATE mirrors SET {_LEASED} FROM (SELECT * FROM past LIMIT %(most)d) AS past
+    WHERE mirrors.run_id = past.run_id RETURNING {_LEASE}
+"""  # noqa: S608
 
 _OLDEST_OF_EACH = text(f"""
     SELECT run_id FROM (
@@ -104,6 +109,11 @@ _NEXT = text("""
 """)
 
 
+@lru_cache
+def _statement(of: str, most: int) -> TextClause:
+    return text(of % {"most": most})
+
+
 async def claim(
     connection: AsyncConnection,
     *,
@@ -118,8 +128,8 @@ async def claim(
 
     Those whose turn it is come before the others, of which the longest waiting come first.
     """
-    wanted = {"workspace_id": workspace_id, "most": most, "ttl": ttl, "debounce": debounce, "settle": settle}
-    return [Lease(*row) for row in await connection.execute(_CLAIM, wanted | {"turns": list(turns)})]
+    wanted = {"workspace_id": workspace_id, "ttl": ttl, "debounce": debounce, "settle": settle, "turns": list(turns)}
+    return [Lease(*row) for row in await connection.execute(_statement(_CLAIM, most), wanted)]
 
 
 async def claim_past(
@@ -129,7 +139,7 @@ async def claim_past(
     if backfill_rate <= 0:
         return []
     wanted = {"workspace_id": workspace_id, "most": most, "ttl": ttl, "step": 1 / backfill_rate}
-    return [Lease(*row) for row in await connection.execute(_CLAIM_PAST, wanted)]
+    return [Lease(*row) for row in await connection.execute(_statement(_CLAIM_PAST, most), wanted)]
 
 
 async def oldest_of_each_experiment(
