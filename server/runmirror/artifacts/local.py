@@ -12,7 +12,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,13 +21,16 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
+from runmirror.artifacts.local_many import write_many
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
+SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
+_TURNS = 4  # that small files are divided into: the disk syncs several in hardly more time than one
 _MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
 
 
@@ -37,6 +41,7 @@ class LocalStore:
         self.root = root.resolve()
         self.uploads = self.root / RESERVED
         self.direct: Direct | None = None
+        self._small = ThreadPoolExecutor(2 * _TURNS, "small-files")
 
     def prepare(self) -> None:
         """Make the folder and clear what broken uploads of the past left; `problem` tells when that fails."""
@@ -59,15 +64,29 @@ class LocalStore:
                     if len(pending) >= CHUNK_BYTES:
                         if upload is None:
                             upload = await asyncio.to_thread(_Upload, self.uploads / uuid4().hex)
-                        await asyncio.to_thread(upload.append, pending)
+                        await upload.hand_over(pending)
                         pending = bytearray()
                 if upload is None:  # a small file: one trip to a thread
                     return await asyncio.to_thread(self._write_whole, pending, path)
-                await asyncio.to_thread(upload.append, pending)
+                await upload.hand_over(pending)
+                await upload.settle()
                 return await asyncio.to_thread(self._publish, upload, path)
             finally:
                 if upload is not None:
                     upload.discard()
+
+    async def write_many(self, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
+        """Store small files at different paths; False for one that met with any trouble, which has changed nothing."""
+        loop = asyncio.get_running_loop()
+        turns = min(len(files), _TURNS)
+        writing = [
+            loop.run_in_executor(self._small, write_many, str(self.root), str(self.uploads), files[turn::turns])
+            for turn in range(turns)
+        ]
+        done = [False] * len(files)
+        for turn, part in enumerate(await asyncio.gather(*writing)):
+            done[turn::turns] = part
+        return done
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):
@@ -105,7 +124,8 @@ class LocalStore:
         usable = await asyncio.to_thread(os.access, self.uploads, os.R_OK | os.W_OK | os.X_OK)
         return None if usable else f"the artifact folder {self.root} is missing or not writable"
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self._small.shutdown(wait=False)
 
     def _inside(self, path: str) -> Path:
         """The place of `path`. `safe_path` keeps it below the root by name; here no symbolic link leads out of it."""
@@ -167,7 +187,11 @@ class LocalStore:
 
 
 class _Upload:
-    """A file that nobody sees until it is published. Its methods block; `discard` after `publish` does nothing."""
+    """A file that nobody sees until it is published. `discard` after `publish` does nothing.
+
+    What was handed over is written while the next bytes come in; what is written goes to the disk meanwhile, so that
+    little is left to wait for in the end.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -176,11 +200,34 @@ class _Upload:
         self.published = False
         # Buffered, because its lock makes `discard` wait for an `append` whose task was cancelled.
         self.file = place.open("xb")
+        self.appending: asyncio.Task[None] | None = None
+        self.syncing: asyncio.Task[None] | None = None
+        self.synced_bytes = 0
+
+    async def hand_over(self, data: bytearray) -> None:
+        """Have `data` appended, once what was handed over before is; raises what that met with."""
+        if self.appending is not None:
+            await self.appending
+        self.appending = _begun(self.append, data)
+        if self.size_bytes - self.synced_bytes >= SYNC_BYTES and (self.syncing is None or self.syncing.done()):
+            self.synced_bytes = self.size_bytes
+            if self.syncing is not None:
+                await self.syncing
+            self.syncing = _begun(self.sync)
+
+    async def settle(self) -> None:
+        """Wait for all that is under way."""
+        for task in (self.appending, self.syncing):
+            if task is not None:
+                await task
 
     def append(self, data: bytearray) -> None:
         self.file.write(data)
         self.md5.update(data)
         self.size_bytes += len(data)
+
+    def sync(self) -> None:
+        os.fsync(self.file.fileno())  # what it meets with is told once, so whoever waits must hear of it
 
     def publish(self, target: Path) -> Written:
         self.file.flush()
@@ -204,6 +251,13 @@ class _Upload:
         self.file.close()
         if not self.published:
             self.place.unlink(missing_ok=True)
+
+
+def _begun(call: Callable[..., None], *arguments: bytearray) -> asyncio.Task[None]:
+    """The call in a thread. Who gave the upload up does not ask what became of it."""
+    task = asyncio.create_task(asyncio.to_thread(call, *arguments))
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
 
 
 def _close(opening: "asyncio.Task[tuple[BinaryIO, Stat]]") -> None:
