@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
-from runmirror.artifacts.local_many import write_many
+from runmirror.artifacts.local_many import Unfinished, begin_many, publish_many
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
 SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
-_TURNS = 4  # that small files are divided into: the disk syncs several in hardly more time than one
+_TURNS = 4  # threads that share a group of small files: the disk syncs several in hardly more time than one
 _MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
+
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 
 
 class LocalStore:
@@ -75,18 +78,25 @@ class LocalStore:
                 if upload is not None:
                     upload.discard()
 
-    async def write_many(self, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
-        """Store small files at different paths; False for one that met with any trouble, which has changed nothing."""
+    async def begin_many(self, contents: Sequence[bytes]) -> Sequence[Unfinished]:
+        """Small files, written but not seen yet; what went wrong with one shows when it is published."""
+        return await self._divided(begin_many, str(self.uploads), contents)
+
+    async def publish_many(self, files: Sequence[tuple[Unfinished, str]]) -> Sequence[bool]:
+        """Each to a path of its own; False for one that met with any trouble, which has changed nothing."""
+        return await self._divided(publish_many, str(self.root), files)
+
+    async def _divided(
+        self, work: Callable[[str, Sequence[Part]], Sequence[Done]], folder: str, parts: Sequence[Part]
+    ) -> list[Done]:
+        """The work on all parts, a few threads sharing it."""
         loop = asyncio.get_running_loop()
-        turns = min(len(files), _TURNS)
-        writing = [
-            loop.run_in_executor(self._small, write_many, str(self.root), str(self.uploads), files[turn::turns])
-            for turn in range(turns)
-        ]
-        done = [False] * len(files)
-        for turn, part in enumerate(await asyncio.gather(*writing)):
-            done[turn::turns] = part
-        return done
+        turns = min(len(parts), _TURNS)
+        shares = [loop.run_in_executor(self._small, work, folder, parts[turn::turns]) for turn in range(turns)]
+        done = {}
+        for turn, share in enumerate(await asyncio.gather(*shares)):
+            done.update(zip(range(turn, len(parts), turns), share, strict=True))
+        return [done[number] for number in range(len(parts))]
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):
@@ -189,8 +199,8 @@ class LocalStore:
 class _Upload:
     """A file that nobody sees until it is published. `discard` after `publish` does nothing.
 
-    What was handed over is written while the next bytes come in; what is written goes to the disk meanwhile, so that
-    little is left to wait for in the end.
+    What was handed over is written and hashed side by side while the next bytes come in; what is written goes to the
+    disk meanwhile, so that little is left to wait for in the end.
     """
 
     def __init__(self, place: Path) -> None:
@@ -198,33 +208,40 @@ class _Upload:
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.size_bytes = 0
         self.published = False
-        # Buffered, because its lock makes `discard` wait for an `append` whose task was cancelled.
+        # Buffered, because its lock makes `discard` wait for a write whose task was cancelled.
         self.file = place.open("xb")
-        self.appending: asyncio.Task[None] | None = None
+        self.under_way: list[asyncio.Task[None]] = []
         self.syncing: asyncio.Task[None] | None = None
         self.synced_bytes = 0
 
     async def hand_over(self, data: bytearray) -> None:
         """Have `data` appended, once what was handed over before is; raises what that met with."""
-        if self.appending is not None:
-            await self.appending
-        self.appending = _begun(self.append, data)
-        if self.size_bytes - self.synced_bytes >= SYNC_BYTES and (self.syncing is None or self.syncing.done()):
-            self.synced_bytes = self.size_bytes
+        await self._appended()
+        self.size_bytes += len(data)
+        self.under_way = [_begun(self._write, data), _begun(self.md5.update, data)]
+        if self.size_bytes - self.synced_bytes >= SYNC_BYTES:
             if self.syncing is not None:
                 await self.syncing
+            self.synced_bytes = self.size_bytes
             self.syncing = _begun(self.sync)
 
     async def settle(self) -> None:
         """Wait for all that is under way."""
-        for task in (self.appending, self.syncing):
-            if task is not None:
-                await task
+        await self._appended()
+        if self.syncing is not None:
+            await self.syncing
+
+    async def _appended(self) -> None:
+        for task in self.under_way:
+            await task
 
     def append(self, data: bytearray) -> None:
-        self.file.write(data)
+        self._write(data)
         self.md5.update(data)
         self.size_bytes += len(data)
+
+    def _write(self, data: bytearray) -> None:
+        self.file.write(data)
 
     def sync(self) -> None:
         os.fsync(self.file.fileno())  # what it meets with is told once, so whoever waits must hear of it
@@ -248,7 +265,8 @@ class _Upload:
         return Written(self.size_bytes, self.md5.hexdigest())
 
     def discard(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what a full disk did not take
+            self.file.close()
         if not self.published:
             self.place.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ meets any trouble on it is left to the ordinary way, which begins anew and says 
 why a record is optimistic.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from uuid import UUID
 from runmirror.artifacts import small_queries
 from runmirror.artifacts.files import Store, Written
 from runmirror.artifacts.local import LocalStore
+from runmirror.artifacts.local_many import Unfinished
 from runmirror.artifacts.places import MODEL_ID, Place, Root, ids_in, path_of
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import InvalidParameter
@@ -22,7 +24,7 @@ from runmirror.hot.together import Together
 from runmirror.wire import RUN_ID
 
 MAX_BYTES = 64 * 1024  # what the server reads ahead of a request anyway
-_LANES = 2
+_LANES = 2  # more would make smaller groups; measured
 _MOST = 32  # files of one group
 _MOST_WAITING = 500
 
@@ -38,6 +40,10 @@ class _File:
     path: str
     data: bytes
     written: Written
+
+
+# By the number of a file: its place, and the seq of its row before.
+_Slots = dict[int, tuple[Place, int]]
 
 
 class SmallUploads:
@@ -64,20 +70,32 @@ class SmallUploads:
         store = self._store()
         done: set[int] = set()
         if isinstance(store, LocalStore):
-            with suppress(*NOT_DONE):
-                slots = await self._slots(files)
-                numbers = list(slots)
-                stored = await store.write_many([(files[n].store_path, files[n].data) for n in numbers])
-                numbers = [n for n, is_stored in zip(numbers, stored, strict=True) if is_stored]
-                if numbers:
-                    async with self._connections.connection() as connection:
-                        recorded = await small_queries.record_many(
-                            connection, [(slots[n][0], files[n].written, slots[n][1]) for n in numbers]
-                        )
-                    done.update(n for n, is_recorded in zip(numbers, recorded, strict=True) if is_recorded)
+            writing = asyncio.create_task(store.begin_many([file.data for file in files]))
+            try:
+                with suppress(*NOT_DONE):
+                    slots = await self._slots(files)
+                    done.update(await self._store_and_record(store, files, slots, await writing))
+            finally:
+                for file in await writing:
+                    file.end()
         return [n in done for n in range(len(files))]
 
-    async def _slots(self, files: Sequence[_File]) -> dict[int, tuple[Place, int]]:
+    async def _store_and_record(
+        self, store: LocalStore, files: Sequence[_File], slots: _Slots, unfinished: Sequence[Unfinished]
+    ) -> list[int]:
+        """The numbers of the files for which all of it went well."""
+        numbers = list(slots)
+        stored = await store.publish_many([(unfinished[n], files[n].store_path) for n in numbers])
+        numbers = [n for n, is_stored in zip(numbers, stored, strict=True) if is_stored]
+        if not numbers:
+            return []
+        async with self._connections.connection() as connection:
+            recorded = await small_queries.record_many(
+                connection, [(slots[n][0], files[n].written, slots[n][1]) for n in numbers]
+            )
+        return [n for n, is_recorded in zip(numbers, recorded, strict=True) if is_recorded]
+
+    async def _slots(self, files: Sequence[_File]) -> _Slots:
         """Place and expected seq of each file that has an owner; of several for one path, the first."""
         async with self._connections.connection() as connection:
             owners = await small_queries.owners(
@@ -86,7 +104,7 @@ class SmallUploads:
                 [file.model_id for file in files],
                 [file.path for file in files],
             )
-        slots: dict[int, tuple[Place, int]] = {}
+        slots: _Slots = {}
         taken: set[str] = set()
         for number, owner in sorted(owners.items()):
             file = files[number]
