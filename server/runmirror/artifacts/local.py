@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
-from runmirror.artifacts.local_many import Unfinished, begin_many, publish_many
+from runmirror.artifacts.local_many import Unfinished, begin_many, publish_many, sync_folder
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
@@ -261,7 +261,7 @@ class _Upload:
             except FileNotFoundError:
                 if attempt + 1 == _MKDIR_ATTEMPTS:
                     raise
-        _fsync_folder(target.parent)
+        sync_folder(target.parent)
         return Written(self.size_bytes, self.md5.hexdigest())
 
     def discard(self) -> None:
@@ -341,13 +341,3 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut; not every file system lets a folder be opened."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

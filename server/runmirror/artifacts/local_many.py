@@ -73,7 +73,7 @@ def publish_many(root: str, files: Sequence[tuple[Unfinished, str]]) -> Sequence
                 file.publish(place, folder)
                 folders.add(folder)
         for folder in folders:
-            _sync_folder(folder)
+            sync_folder(folder)
     finally:
         for file, _ in files:
             file.end()
@@ -98,7 +98,7 @@ def _is_link(place: str) -> bool:
         return True
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Make the rename last through a power cut; not every file system lets a folder be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
