@@ -93,7 +93,7 @@ class LocalStore:
         loop = asyncio.get_running_loop()
         turns = min(len(parts), _TURNS)
         shares = [loop.run_in_executor(self._small, work, folder, parts[turn::turns]) for turn in range(turns)]
-        done = {}
+        done: dict[int, Done] = {}
         for turn, share in enumerate(await asyncio.gather(*shares)):
             done.update(zip(range(turn, len(parts), turns), share, strict=True))
         return [done[number] for number in range(len(parts))]
@@ -261,7 +261,7 @@ class _Upload:
             except FileNotFoundError:
                 if attempt + 1 == _MKDIR_ATTEMPTS:
                     raise
-        sync_folder(target.parent)
+        sync_folder(str(target.parent))
         return Written(self.size_bytes, self.md5.hexdigest())
 
     def discard(self) -> None:

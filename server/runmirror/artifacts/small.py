@@ -128,7 +128,7 @@ def _file(path: str, data: bytes) -> _File | None:
     if root[-1] != "artifacts" or not below:
         return None
     written = Written(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
-    run_id, model_id = (run_ids or [None])[0], (model_ids or [None])[0]
+    run_id, model_id = next(iter(run_ids), None), next(iter(model_ids), None)
     return _File(path, run_id, model_id, "/".join(root), "/".join(below), data, written)
 
 
