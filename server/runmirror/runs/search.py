@@ -42,9 +42,8 @@ async def search_runs(
     comparisons = parse_filter(filter_string, RUNS)
     keys = parse_order_by(order_by, RUNS)
     experiments = sorted(set(clauses.parse_experiment_ids(experiment_ids)))
-    terms = search_ways.sort_terms(keys)
     name = paging.fingerprint("runs", experiments, run_view_type, comparisons, keys)
-    last = paging.decode_token(page_token, name, terms) if page_token else None
+    last = paging.decode_token(page_token, name, search_ways.sort_terms(keys)) if page_token else None
     if not experiments:
         return SearchPage([])
     asked = Asked(experiments, _STAGES.get(run_view_type), comparisons, keys, last, max_results + 1)

@@ -173,7 +173,7 @@ def _from_few(asked: Asked, few: Sequence[_Start]) -> Select[Any]:
     found = (ids[0] if len(ids) == 1 else intersect(*ids)).subquery("found")
     met = [start.comparison for start in few]
     left = [looked_up(c, found.c.run_id) for c in asked.of_logged if c not in met]
-    run = _run(found.c.run_id, asked.among(runs.c.experiment_id), *asked.of_runs)
+    run = _run(asked.keys, found.c.run_id, asked.among(runs.c.experiment_id), *asked.of_runs)
     source, terms = _ordered(found.join(run, true()), run, asked.keys, found.c.run_id)
     return _page(_selected(found.c.run_id, source, terms).where(*left), terms, asked)
 
@@ -196,7 +196,7 @@ def _by_metric(asked: Asked, key: SortKey) -> Select[Any]:
     def walk(experiment: ColumnElement[int]) -> tuple[Select[Any], list[SortTerm]]:
         metric = latest_metrics.alias("walked")
         value = metric.c.value
-        run = _run(metric.c.run_id, *asked.of_runs)
+        run = _run(asked.keys, metric.c.run_id, *asked.of_runs)
         source, terms = _ordered(metric.join(run, true()), run, asked.keys, metric.c.run_id, first=value)
         query = _selected(metric.c.run_id, source, terms).where(
             metric.c.experiment_id == experiment, metric.c.key == key.key, *(value_matches(metric, c) for c in same),
@@ -252,9 +252,10 @@ def _selected_of_all(asked: Asked) -> tuple[Select[Any], list[SortTerm]]:
     return query.where(asked.among(runs.c.experiment_id), *asked.of_runs, *conditions), terms
 
 
-def _run(run_id: ColumnElement[UUID], *conditions: ColumnElement[bool]) -> FromClause:
-    """The row of `runs`, looked up."""
-    found = select(*ATTRIBUTES.values()).where(runs.c.run_id == run_id, *conditions)
+def _run(keys: Sequence[SortKey], run_id: ColumnElement[UUID], *conditions: ColumnElement[bool]) -> FromClause:
+    """What the order needs of the row of `runs`, looked up."""
+    names = {"run_id", "start_time", *(key.key for key in keys if key.entity is Entity.ATTRIBUTE)}
+    found = select(*(ATTRIBUTES[name] for name in sorted(names))).where(runs.c.run_id == run_id, *conditions)
     return found.offset(_FENCE).lateral("run")
 
 
