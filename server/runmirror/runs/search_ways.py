@@ -85,25 +85,30 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """The ids of the runs that meet a comparison, from an index."""
+    """The ids of the runs that meet a comparison, from an index; without one, of all runs of the experiments."""
 
-    comparison: Comparison
+    comparison: Comparison | None
     ids: Select[tuple[UUID]]
     few: bool = False  # without counting
 
 
 async def fetch(connection: AsyncConnection, asked: Asked) -> Sequence[Row[Any]]:
-    """`(run_id, *sort values)`, in order."""
+    """`(run_id, *sort values)`, in order; in one to three statements."""
     walked = _walked(asked)
-    few = await _few(connection, list(_starts(asked, walked)))
-    if few:
-        query = _from_few(asked, few)
-    elif walked is None:
-        query = _all(asked)
-    elif walked.entity is Entity.METRIC:
-        query = _by_metric(asked, walked)
-    else:
-        query = _by_start_time(asked)
+    if few := await _few(connection, list(_starts(asked, walked)), asked.most):
+        return await _rows(connection, _from_few(asked, few))
+    if walked is None:
+        return await _rows(connection, _all(asked))
+    if walked.entity is Entity.ATTRIBUTE:
+        return await _rows(connection, _by_start_time(asked))
+    rows = await _rows(connection, _by_metric(asked, walked))
+    if len(rows) == asked.most or any(c.operator in _NUMERIC and _is(walked, c) for c in asked.comparisons):
+        return rows
+    # Runs without the metric fill the page. All of it is read again, as it is now: no run is given twice.
+    return await _rows(connection, _by_metric_and_rest(asked, walked))
+
+
+async def _rows(connection: AsyncConnection, query: Select[Any]) -> Sequence[Row[Any]]:
     found: Sequence[Row[Any]] = (await connection.execute(query)).all()
     return found
 
@@ -131,7 +136,7 @@ def _starts(asked: Asked, walked: SortKey | None) -> Iterable[_Start]:
         match comparison:
             case Comparison(Entity.ATTRIBUTE, "run_id", Operator.EQUAL | Operator.IN):
                 yield _Start(comparison, select(runs.c.run_id).where(run_id_matches(runs.c.run_id, comparison)), True)
-            case Comparison(Entity.METRIC, key, operator) if operator in _NUMERIC and not _is(walked, comparison):
+            case Comparison(Entity.METRIC, _, operator) if operator in _NUMERIC and not _is(walked, comparison):
                 yield _start(comparison, latest_metrics, asked.among(latest_metrics.c.experiment_id))
             case Comparison(Entity.PARAM, _, Operator.EQUAL) if len(comparison.texts[0]) <= LONGEST_INDEXED:
                 yield _start(comparison, params, and_(asked.among(params.c.experiment_id), _is_short(params)))
@@ -140,6 +145,8 @@ def _starts(asked: Asked, walked: SortKey | None) -> Iterable[_Start]:
             ):
                 parent = literal_column(f"'{PARENT_TAG}'", Text)
                 yield _start(comparison, tags, and_(tags.c.key == parent, _is_short(tags)))
+    if walked is not None and walked.entity is Entity.METRIC:
+        yield _Start(None, select(runs.c.run_id).where(asked.among(runs.c.experiment_id)))
 
 
 def _start(comparison: Comparison, table: FromClause, condition: ColumnElement[bool]) -> _Start:
@@ -156,16 +163,21 @@ def _is_short(table: FromClause) -> ColumnElement[bool]:
     return func.length(table.c.value) <= literal_column(str(LONGEST_INDEXED))
 
 
-async def _few(connection: AsyncConnection, starts: Sequence[_Start]) -> list[_Start]:
+async def _few(connection: AsyncConnection, starts: Sequence[_Start], most: int) -> list[_Start]:
     """Those of few runs, in one statement."""
     if few := [start for start in starts if start.few]:
         return few
-    counted = starts[:_MOST_COUNTED]
+    counted = [start for start in starts if start.comparison is not None][:_MOST_COUNTED] or starts
     if not counted:
         return []
-    counts = [select(func.count()).select_from(start.ids.limit(FEW + 1).subquery()) for start in counted]
-    found = (await connection.execute(select(*(count.scalar_subquery() for count in counts)))).one()
-    return [start for start, count in zip(counted, found, strict=True) if count <= FEW]
+    # All runs of an experiment are few only if they do not fill the page: else an order is better walked through.
+    bounds = [FEW if start.comparison is not None else min(FEW, most - 1) for start in counted]
+    counts = [
+        select(func.count()).select_from(start.ids.limit(bound + 1).subquery()).scalar_subquery()
+        for start, bound in zip(counted, bounds, strict=True)
+    ]
+    found = (await connection.execute(select(*counts))).one()
+    return [start for start, bound, count in zip(counted, bounds, found, strict=True) if count <= bound]
 
 
 def _from_few(asked: Asked, few: Sequence[_Start]) -> Select[Any]:
@@ -210,9 +222,12 @@ def _by_metric(asked: Asked, key: SortKey) -> Select[Any]:
             query = query.where(paging.follows(terms, asked.last))
         return query.order_by(value.desc() if key.descending else value).fetch(asked.most, with_ties=True), terms
 
-    if any(c.operator in _NUMERIC for c in same):
-        return _of_each(asked, walk)  # there is no rest
-    first = _of_each(asked, walk).cte("first")
+    return _of_each(asked, walk)
+
+
+def _by_metric_and_rest(asked: Asked, key: SortKey) -> Select[Any]:
+    """The runs without a number, which come last, are only looked for while the page is not full."""
+    first = _by_metric(asked, key).cte("first")
     rest, terms = _selected_of_all(asked)
     value = terms[0].expression
     rest = rest.where(
