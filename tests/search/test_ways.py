@@ -64,7 +64,7 @@ def asked(chosen: random.Random) -> Asked:
     comparisons = " and ".join(chosen.sample(FILTERS[1:], chosen.randrange(3)))
     keys = parse_order_by(chosen.choice(ORDERS), RUNS)
     stage = chosen.choice([LifecycleStage.ACTIVE, LifecycleStage.ACTIVE, LifecycleStage.DELETED, None])
-    experiments = chosen.choice([[7], [7], [7, 8]])
+    experiments = chosen.choice([(7,), (7,), (7, 8)])
     return Asked(experiments, stage, parse_filter(comparisons, RUNS), keys, None, 1000)
 
 
@@ -88,5 +88,5 @@ async def test_every_way_finds_the_same_runs_page_by_page(
             found += [tuple(row) for row in rows]
             if len(rows) < PAGE:
                 break
-            last = rows[-1][1:]
+            last = tuple(rows[-1][1:])
         assert repr(found) == repr(expected), whole  # NaN differs from itself

@@ -43,10 +43,10 @@ async def search_runs(
     keys = parse_order_by(order_by, RUNS)
     experiments = sorted(set(clauses.parse_experiment_ids(experiment_ids)))
     name = paging.fingerprint("runs", experiments, run_view_type, comparisons, keys)
-    last = paging.decode_token(page_token, name, search_ways.sort_terms(keys)) if page_token else None
+    last = tuple(paging.decode_token(page_token, name, search_ways.sort_terms(keys))) if page_token else None
     if not experiments:
         return SearchPage([])
-    asked = Asked(experiments, _STAGES.get(run_view_type), comparisons, keys, last, max_results + 1)
+    asked = Asked(tuple(experiments), _STAGES.get(run_view_type), comparisons, keys, last, max_results + 1)
     rows = await search_ways.fetch(connection, asked)
     page = rows[:max_results]
     more = paging.encode_token(name, page[-1][1:]) if len(rows) > max_results else None

@@ -13,6 +13,7 @@ the answer, except where comparisons that many runs meet are met together by few
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +55,8 @@ _MOST_JOINED = 6
 
 _NUMERIC = frozenset({Operator.EQUAL, Operator.LESS, Operator.AT_MOST, Operator.GREATER, Operator.AT_LEAST})
 _NAN: ColumnElement[float] = literal_column("'NaN'::double precision")
+# Pages that show runs ask for the same again and again: what SQLAlchemy made of the last searches is kept.
+_made_once = lru_cache(maxsize=50)
 _FENCE: ColumnElement[int] = literal_column("0")  # OFFSET 0: the subquery is planned for itself
 
 
@@ -61,11 +64,11 @@ _FENCE: ColumnElement[int] = literal_column("0")  # OFFSET 0: the subquery is pl
 class Asked:
     """A search, understood; `last` are the sort values of the last row given out before, `most` rows are wanted."""
 
-    experiments: list[int]
+    experiments: tuple[int, ...]
     stage: LifecycleStage | None
-    comparisons: Sequence[Comparison]
-    keys: Sequence[SortKey]
-    last: Sequence[SortValue] | None
+    comparisons: tuple[Comparison, ...]
+    keys: tuple[SortKey, ...]
+    last: tuple[SortValue, ...] | None
     most: int
 
     @property
@@ -95,7 +98,7 @@ class _Start:
 async def fetch(connection: AsyncConnection, asked: Asked) -> Sequence[Row[Any]]:
     """`(run_id, *sort values)`, in order; in one to three statements."""
     walked = _walked(asked)
-    if few := await _few(connection, list(_starts(asked, walked)), asked.most):
+    if few := await _few(connection, _starts(asked, walked), asked.most):
         return await _rows(connection, _from_few(asked, few))
     if walked is None:
         return await _rows(connection, _all(asked))
@@ -131,7 +134,12 @@ def _is_nothing(value: SortValue) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _starts(asked: Asked, walked: SortKey | None) -> Iterable[_Start]:
+@_made_once
+def _starts(asked: Asked, walked: SortKey | None) -> tuple[_Start, ...]:
+    return tuple(_possible_starts(asked, walked))
+
+
+def _possible_starts(asked: Asked, walked: SortKey | None) -> Iterable[_Start]:
     for comparison in asked.comparisons:
         match comparison:
             case Comparison(Entity.ATTRIBUTE, "run_id", Operator.EQUAL | Operator.IN):
@@ -163,24 +171,28 @@ def _is_short(table: FromClause) -> ColumnElement[bool]:
     return func.length(table.c.value) <= literal_column(str(LONGEST_INDEXED))
 
 
-async def _few(connection: AsyncConnection, starts: Sequence[_Start], most: int) -> list[_Start]:
+async def _few(connection: AsyncConnection, starts: Sequence[_Start], most: int) -> tuple[_Start, ...]:
     """Those of few runs, in one statement."""
-    if few := [start for start in starts if start.few]:
+    if few := tuple(start for start in starts if start.few):
         return few
-    counted = [start for start in starts if start.comparison is not None][:_MOST_COUNTED] or starts
+    counted = tuple(start for start in starts if start.comparison is not None)[:_MOST_COUNTED] or tuple(starts)
     if not counted:
-        return []
+        return ()
     # All runs of an experiment are few only if they do not fill the page: else an order is better walked through.
-    bounds = [FEW if start.comparison is not None else min(FEW, most - 1) for start in counted]
-    counts = [
-        select(func.count()).select_from(start.ids.limit(bound + 1).subquery()).scalar_subquery()
-        for start, bound in zip(counted, bounds, strict=True)
-    ]
-    found = (await connection.execute(select(*counts))).one()
-    return [start for start, bound, count in zip(counted, bounds, found, strict=True) if count <= bound]
+    bounds = tuple(FEW if start.comparison is not None else min(FEW, most - 1) for start in counted)
+    found = (await connection.execute(_counts(counted, bounds))).one()
+    return tuple(start for start, bound, count in zip(counted, bounds, found, strict=True) if count <= bound)
 
 
-def _from_few(asked: Asked, few: Sequence[_Start]) -> Select[Any]:
+@_made_once
+def _counts(starts: tuple[_Start, ...], bounds: tuple[int, ...]) -> Select[Any]:
+    """How many runs each has, up to one more than its bound."""
+    some = [start.ids.limit(bound + 1).subquery() for start, bound in zip(starts, bounds, strict=True)]
+    return select(*(select(func.count()).select_from(ids).scalar_subquery() for ids in some))
+
+
+@_made_once
+def _from_few(asked: Asked, few: tuple[_Start, ...]) -> Select[Any]:
     ids = [start.ids for start in few]
     found = (ids[0] if len(ids) == 1 else intersect(*ids)).subquery("found")
     met = [start.comparison for start in few]
@@ -190,6 +202,7 @@ def _from_few(asked: Asked, few: Sequence[_Start]) -> Select[Any]:
     return _page(_selected(found.c.run_id, source, terms).where(*left), terms, asked)
 
 
+@_made_once
 def _by_start_time(asked: Asked) -> Select[Any]:
     def walk(experiment: ColumnElement[int]) -> tuple[Select[Any], list[SortTerm]]:
         source, terms = _ordered(runs, runs, asked.keys, runs.c.run_id)
@@ -200,6 +213,7 @@ def _by_start_time(asked: Asked) -> Select[Any]:
     return _of_each(asked, walk)
 
 
+@_made_once
 def _by_metric(asked: Asked, key: SortKey) -> Select[Any]:
     """Of the last rows with the same value all are found, so that the other keys of the order may choose among them."""
     same = [c for c in asked.of_logged if _is(key, c)]
@@ -225,6 +239,7 @@ def _by_metric(asked: Asked, key: SortKey) -> Select[Any]:
     return _of_each(asked, walk)
 
 
+@_made_once
 def _by_metric_and_rest(asked: Asked, key: SortKey) -> Select[Any]:
     """The runs without a number, which come last, are only looked for while the page is not full."""
     first = _by_metric(asked, key).cte("first")
@@ -243,13 +258,16 @@ def _of_each(asked: Asked, walk: Any) -> Select[Any]:
         query, terms = walk(literal(asked.experiments[0], BigInteger))
         return _sorted(query.subquery(), terms, asked)
     each = (
-        func.unnest(literal(asked.experiments, ARRAY(BigInteger))).table_valued("experiment_id").render_derived("each")
+        func.unnest(literal(list(asked.experiments), ARRAY(BigInteger)))
+        .table_valued("experiment_id")
+        .render_derived("each")
     )
     query, terms = walk(each.c.experiment_id)
     of_each = query.lateral()
     return _sorted(select(*of_each.c).select_from(each.join(of_each, true())).subquery(), terms, asked)
 
 
+@_made_once
 def _all(asked: Asked) -> Select[Any]:
     query, terms = _selected_of_all(asked)
     return _page(query, terms, asked)
