@@ -11,7 +11,7 @@ the answer, except where comparisons that many runs meet are met together by few
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,9 +55,13 @@ _MOST_JOINED = 6
 
 _NUMERIC = frozenset({Operator.EQUAL, Operator.LESS, Operator.AT_MOST, Operator.GREATER, Operator.AT_LEAST})
 _NAN: ColumnElement[float] = literal_column("'NaN'::double precision")
+_FENCE: ColumnElement[int] = literal_column("0")  # OFFSET 0: the subquery is planned for itself
 # Pages that show runs ask for the same again and again: what SQLAlchemy made of the last searches is kept.
 _made_once = lru_cache(maxsize=50)
-_FENCE: ColumnElement[int] = literal_column("0")  # OFFSET 0: the subquery is planned for itself
+
+
+# From the experiment to its page, and what that is ordered by.
+_Walk = Callable[[ColumnElement[int]], tuple[Select[Any], list[SortTerm]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +256,7 @@ def _by_metric_and_rest(asked: Asked, key: SortKey) -> Select[Any]:
     return _sorted(union_all(select(first), select(_page(rest, terms, asked).subquery())).subquery(), terms, asked)
 
 
-def _of_each(asked: Asked, walk: Any) -> Select[Any]:
+def _of_each(asked: Asked, walk: _Walk) -> Select[Any]:
     """The walks through the experiments, together."""
     if len(asked.experiments) == 1:
         query, terms = walk(literal(asked.experiments[0], BigInteger))
@@ -275,7 +279,6 @@ def _all(asked: Asked) -> Select[Any]:
 
 def _selected_of_all(asked: Asked) -> tuple[Select[Any], list[SortTerm]]:
     """Where comparisons are many, EXISTS … IS TRUE makes Postgres look them up run by run, not join."""
-    source: FromClause = runs
     joined = [*asked.of_logged, *(key for key in asked.keys if key.entity is not Entity.ATTRIBUTE)]
     source, terms = _ordered(runs, runs, asked.keys, runs.c.run_id, joined=True)
     conditions = [holds(c, runs.c.run_id) for c in asked.of_logged]
