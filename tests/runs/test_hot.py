@@ -36,7 +36,7 @@ async def stored(engine: AsyncEngine, run_id: str) -> dict[str, list[tuple[Any, 
     async with engine.connect() as connection:
         for what, query in {
             "run": "SELECT seq, info_seq, status, lifecycle_stage FROM runs WHERE run_id = :run_id",
-            "metrics": "SELECT metric_id, seq, step, timestamp_ms, value::text FROM metrics WHERE run_id = :run_id"
+            "metrics": "SELECT metric_id, seq, step, timestamp_ms, value::text FROM metric_points WHERE run_id = :run_id"
             " ORDER BY 1, 3, 4, 5",
             "latest": "SELECT key, metric_id, seq, step, timestamp_ms, value::text FROM latest_metrics"
             " WHERE run_id = :run_id ORDER BY 1",

@@ -20,7 +20,7 @@ _RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
 # One row of three arrays: a row for each point would cost more than its content.
 _PAGE = text(f"""
     SELECT array_agg(timestamp_ms), array_agg(step), array_agg(value) FROM (
-    SELECT timestamp_ms, step, value FROM metrics
+    SELECT timestamp_ms, step, value FROM metric_points
     WHERE run_id = :run_id
       AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = :run_id AND key = :key)
       AND (:after_timestamp_ms IS NULL

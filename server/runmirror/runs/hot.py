@@ -7,7 +7,8 @@ route answers it. See `runmirror.hot.middleware`.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import islice
+from operator import lt
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ _EMPTY = b"{}"
 _LANES = 2
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
 _MOST_WAITING = 2000
+_FEWEST = 8  # points of one metric that are stored as a chunk
 
 Int64 = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
@@ -268,8 +270,8 @@ def _check_name(name: str) -> None:
         raise _Unusual from error
 
 
-def _columns(writes: Sequence[_Write]) -> Sequence[Sequence[Any]]:
-    """The arguments of runmirror_log_1: runs, metrics and points refer to each other by place, from 1.
+def _columns(writes: Sequence[_Write]) -> Sequence[Any]:
+    """The arguments of runmirror_log_2: runs, metrics and points refer to each other by place, from 1.
 
     Raises `_Unusual` when two of these writes give one param two values.
     """
@@ -290,19 +292,53 @@ def _columns(writes: Sequence[_Write]) -> Sequence[Sequence[Any]]:
                 raise _Unusual
         for tag in write.tags:
             tags[run, tag.key] = tag.value
-    newest = [max(same, key=_rank) if len(same) > 1 else same[0] for same in points.values()]  # the first of equals
-    lasts = list(accumulate(map(len, points.values())))
-    in_order = [point for same in points.values() for point in same]
+    series = _Series()
+    for same in points.values():
+        series.add(same)
     return (
-        list(runs),
-        *_columns_of_keys(points),
-        [point.step for point in newest], [point.timestamp for point in newest], [point.value for point in newest],
-        [1, *(last + 1 for last in lasts[:-1])] if lasts else [], lasts,
-        [point.step for point in in_order], [point.timestamp for point in in_order],
-        [point.value for point in in_order],
+        list(runs), *_columns_of_keys(points), *series.columns(),
         *_columns_of_keys(params), list(params.values()),
         *_columns_of_keys(tags), list(tags.values()),
+        _FEWEST,
     )  # fmt: skip
+
+
+class _Series:
+    """The points of one metric after the other."""
+
+    def __init__(self) -> None:
+        self._newest: list[_Metric] = []
+        self._rising: list[bool] = []
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        self._oldests: list[int] = []
+        self._newests: list[int] = []
+        self._steps: list[int] = []
+        self._timestamps: list[int] = []
+        self._values: list[float] = []
+
+    def add(self, points: Sequence[_Metric]) -> None:
+        """All points of one metric."""
+        steps = [point.step for point in points]
+        rising = all(map(lt, steps, islice(steps, 1, None)))
+        self._rising.append(rising)
+        self._newest.append(points[-1] if rising else max(points, key=_rank))  # the first of equals
+        self._firsts.append(len(self._steps) + 1)
+        self._steps += steps
+        self._lasts.append(len(self._steps))
+        timestamps = [point.timestamp for point in points]
+        self._timestamps += timestamps
+        self._oldests.append(min(timestamps))
+        self._newests.append(max(timestamps))
+        self._values += [point.value for point in points]
+
+    def columns(self) -> Sequence[Sequence[Any]]:
+        newest = self._newest
+        return (
+            [point.step for point in newest], [point.timestamp for point in newest], [point.value for point in newest],
+            self._rising, self._firsts, self._lasts, self._oldests, self._newests,
+            self._steps, self._timestamps, self._values,
+        )  # fmt: skip
 
 
 def _rank(metric: _Metric) -> tuple[int, int, float]:
