@@ -9,7 +9,8 @@ branch_labels = None
 depends_on = None
 
 # A row for each point costs 360 bytes of write-ahead log and an entry in two indexes; a chunk of a hundred points costs
-# 2.6 kB in all. Arrays stay as they are, up to a page in the row itself: compressing them would cost more than it saves.
+# 2.9 kB in all. Arrays stay as they are, up to a page in the row itself: to compress them would cost more than it saves.
+# Stop servers and workers of the version before first: they would not see what stands in chunks.
 _CHUNKS = """
 CREATE TABLE metric_chunks (
     run_id uuid NOT NULL,
@@ -166,6 +167,7 @@ BEGIN
     RETURN true;
 END $$
 """
+
 
 def upgrade() -> None:
     for statement in (*_CHUNKS.split(";\n"), _LOG):

@@ -88,7 +88,8 @@ _COUNTS = text("""
     SELECT
         (SELECT count(*) FROM (SELECT FROM metric_points WHERE run_id = :run_id LIMIT :most) AS counted) AS points,
         (SELECT count(*) FROM (
-            SELECT FROM metric_points WHERE run_id = :run_id AND seq > :watermark LIMIT :most) AS counted) AS points_waiting,
+            SELECT FROM metric_points WHERE run_id = :run_id AND seq > :watermark LIMIT :most
+        ) AS counted) AS points_waiting,
         (SELECT count(*) FROM (
             SELECT FROM (
                     SELECT metric_id, min(from_seq) FILTER (WHERE kind <> 'nan') AS since,

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror.overflow import PATH
+from runmirror.mirror.overflow_points_queries import POINTS
 from runmirror.mirror.source_files import revision_path
 from runmirror.mirror.target import RemoteFile, SourceChanged
 
@@ -55,32 +56,6 @@ _METRICS = text("""
     WHERE run_id = :run_id AND kind IN ('metric', 'points', 'nan', 'points_since', 'nan_since')
     GROUP BY key, metric_id ORDER BY metric_id
 """).columns(places=JSONB, nan_places=JSONB)
-# By step, the order of the rows' primary key. Of the chunks, only those are opened that reach down to `far`, the step up
-# to which the chunks that are wholly ahead and wholly of the file fill the page by themselves.
-_AHEAD = "run_id = :run_id AND metric_id = :metric_id AND seq <= :upto AND last_step >= :step"
-_POINTS = text("""
-    WITH far AS MATERIALIZED (
-        SELECT min(last_step) AS step FROM (
-            SELECT last_step, sum(cardinality(step_array)) OVER (ORDER BY last_step) AS points FROM metric_chunks
-            WHERE {ahead} AND step_array[1] > :step AND seq > :since) AS whole
-        WHERE points >= :most),
-    ahead AS (
-        (SELECT step, timestamp_ms, value, seq FROM metrics
-         WHERE run_id = :run_id AND metric_id = :metric_id AND seq <= :upto {within}
-         ORDER BY step, timestamp_ms, value LIMIT :most)
-        UNION ALL
-        SELECT p.step, p.timestamp_ms, p.value, c.seq
-        FROM metric_chunks c, unnest(step_array, timestamp_ms_array, value_array) AS p (step, timestamp_ms, value)
-        WHERE {ahead} AND (seq >= :since OR seq >= :nan_since)
-          AND (step_array[1] <= (SELECT step FROM far) OR (SELECT step FROM far) IS NULL) {within})
-    SELECT step, timestamp_ms, value FROM ahead ORDER BY step, timestamp_ms, value LIMIT :most
-""".format(ahead=_AHEAD, within="""
-    AND (seq > :since
-        OR (seq = :since AND (step, timestamp_ms, value) >= (:in_step, :in_ms, CAST(:in_value AS double precision)))
-        OR (value = 'NaN' AND (seq > :nan_since
-            OR (seq = :nan_since AND (step, timestamp_ms) >= (:nan_step, :nan_ms)))))
-    AND (step, timestamp_ms, value) > (:step, :timestamp_ms, CAST(:value AS double precision))
-"""))
 _NEVER = 2**31 - 1
 _FIRST: Mapping[str, Any] = {"step": -(2**63), "timestamp_ms": -(2**63), "value": float("-inf")}
 
@@ -150,7 +125,7 @@ class OverflowFile:
             "since": since, "in_step": step, "in_ms": timestamp_ms, "in_value": value,
             "nan_since": nan_since, "nan_step": nan_step, "nan_ms": nan_ms,
         }  # fmt: skip
-        while rows := await self._rows(_POINTS, {"metric_id": metric["metric_id"], **places, **after}):
+        while rows := await self._rows(POINTS, {"metric_id": metric["metric_id"], **places, **after}):
             yield b"".join(_line({"kind": "metric", "key": metric["key"], **_wire(row)}) for row in rows)
             after = {name: rows[-1][name] for name in _FIRST}
 

@@ -133,11 +133,12 @@ _PAGE = text(f"""
     touched AS (
         (SELECT seq FROM metrics WHERE {_NEWS} ORDER BY seq LIMIT :most)
         UNION ALL
-        -- A chunk is as many rows as it has points: no more chunks are looked at than could fill the page.
+        -- A chunk counts as its points. No more chunks are looked at than could fill the page.
         (SELECT seq FROM (
-            SELECT seq, cardinality(step_array) AS points, sum(cardinality(step_array)) OVER (ORDER BY seq, metric_id) AS upto
-            FROM (SELECT * FROM metric_chunks WHERE {_NEWS} ORDER BY seq, metric_id LIMIT :most) AS first
-         ) AS counted, generate_series(1, least(points, :most)) WHERE upto - points < :most)
+            SELECT seq, points, sum(points) OVER (ORDER BY seq, metric_id, newest_ms, last_step) - points AS before
+            FROM (SELECT *, cardinality(step_array) AS points FROM metric_chunks
+                  WHERE {_NEWS} ORDER BY seq LIMIT :most) AS first) AS counted, generate_series(1, points)
+         WHERE before < :most)
         UNION ALL
         (SELECT seq FROM params WHERE {_NEWS} ORDER BY seq LIMIT :most)
         UNION ALL
