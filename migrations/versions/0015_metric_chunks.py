@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 # A row for each point costs 360 bytes of write-ahead log and an entry in two indexes; a chunk of a hundred points costs
-# 2.9 kB in all. Arrays stay as they are, up to a page in the row itself: to compress them would cost more than it saves.
+# 2.9 kB in all. Arrays stay as they are, up to a page in the row itself: compressing costs more than it saves.
 # Stop servers and workers of the version before first: they would not see what stands in chunks.
 _CHUNKS = """
 CREATE TABLE metric_chunks (
@@ -17,6 +17,9 @@ CREATE TABLE metric_chunks (
     metric_id integer NOT NULL,
     newest_ms bigint NOT NULL,
     last_step bigint NOT NULL,
+    oldest_ms bigint NOT NULL,
+    first_step bigint NOT NULL,
+    points integer NOT NULL,
     seq integer NOT NULL,
     step_array bigint[] NOT NULL,
     timestamp_ms_array bigint[] NOT NULL,
@@ -36,8 +39,8 @@ CREATE VIEW metric_points AS
 # As runmirror_log_1 of migration 0013, but for the points. `rising` says of a metric that each of its points has a
 # higher step than the one before. None of them can be a repeat (they are `apart`) if the first is above every step of
 # the metric so far, or if nothing of the metric lies within their steps and their times, `oldests` to `newests`; then
-# `fewest` or more become a chunk. All other points are rows, once it is known that no chunk holds them: a chunk has at
-# most one point of a step.
+# `fewest` or more become a chunk. So no two chunks of a metric have steps and times in common, and a point can be in
+# one of them at most, once. All other points are rows, after a look whether that chunk holds them.
 _LOG = """
 CREATE FUNCTION runmirror_log_2(
     run_ids uuid[],
@@ -103,7 +106,8 @@ BEGIN
                    ) AND NOT EXISTS (
                        SELECT FROM metric_chunks c
                        WHERE c.run_id = l.run_id AND c.metric_id = l.metric_id AND c.newest_ms >= g.oldest
-                         AND c.last_step >= steps[g.first] AND c.step_array[1] <= steps[g.last])
+                         AND c.oldest_ms <= g.newest AND c.last_step >= steps[g.first]
+                         AND c.first_step <= steps[g.last])
                    END ORDER BY g.place)
         INTO metric_ids, apart
         FROM unnest(metric_runs, metric_keys, rising, firsts, lasts, oldests, newests)
@@ -130,11 +134,13 @@ BEGIN
         END IF;
         IF cardinality(steps) >= fewest THEN
             INSERT INTO metric_chunks (
-                run_id, metric_id, newest_ms, last_step, seq, step_array, timestamp_ms_array, value_array)
-            SELECT run_ids[m.run], m.metric_id, m.newest, steps[m.last], seqs[m.run],
+                run_id, metric_id, newest_ms, last_step, oldest_ms, first_step, points, seq,
+                step_array, timestamp_ms_array, value_array)
+            SELECT run_ids[m.run], m.metric_id, m.newest, steps[m.last], m.oldest, steps[m.first],
+                   m.last - m.first + 1, seqs[m.run],
                    steps[m.first:m.last], timestamps_ms[m.first:m.last], point_values[m.first:m.last]
-            FROM unnest(metric_runs, metric_ids, firsts, lasts, newests, apart)
-                AS m (run, metric_id, first, last, newest, apart)
+            FROM unnest(metric_runs, metric_ids, firsts, lasts, oldests, newests, apart)
+                AS m (run, metric_id, first, last, oldest, newest, apart)
             WHERE m.apart AND m.last - m.first + 1 >= fewest;
         END IF;
         INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
@@ -152,7 +158,7 @@ BEGIN
             WHERE NOT m.apart AND NOT EXISTS (
                 SELECT FROM metric_chunks c
                 WHERE c.run_id = run_ids[m.run] AND c.metric_id = m.metric_id AND c.newest_ms >= p.timestamp_ms
-                  AND c.last_step >= p.step AND c.step_array[1] <= p.step
+                  AND c.oldest_ms <= p.timestamp_ms AND c.last_step >= p.step AND c.first_step <= p.step
                   AND c.timestamp_ms_array[array_position(c.step_array, p.step)] = p.timestamp_ms
                   AND c.value_array[array_position(c.step_array, p.step)] = p.value)
             ON CONFLICT (run_id, metric_id, step, timestamp_ms, value) DO NOTHING;

@@ -19,9 +19,9 @@ _OF_METRIC = "run_id = :run_id AND metric_id = :metric_id AND seq <= :upto"
 POINTS = text(f"""
     WITH far AS MATERIALIZED (
         SELECT min(last_step) AS last FROM (
-            SELECT last_step, sum(cardinality(step_array)) OVER (ORDER BY last_step) AS points FROM metric_chunks
-            WHERE {_OF_METRIC} AND step_array[1] > :step AND seq > :since) AS whole
-        WHERE points >= :most),
+            SELECT last_step, sum(points) OVER (ORDER BY last_step) AS so_far FROM metric_chunks
+            WHERE {_OF_METRIC} AND first_step > :step AND seq > :since) AS whole
+        WHERE so_far >= :most),
     ahead AS (
         (SELECT step, timestamp_ms, value FROM metrics WHERE {_OF_METRIC} {_WANTED}
          ORDER BY step, timestamp_ms, value LIMIT :most)
@@ -29,6 +29,6 @@ POINTS = text(f"""
         SELECT p.step, p.timestamp_ms, p.value
         FROM metric_chunks, unnest(step_array, timestamp_ms_array, value_array) AS p (step, timestamp_ms, value)
         WHERE {_OF_METRIC} AND last_step >= :step AND seq >= :since
-          AND step_array[1] <= coalesce((SELECT last FROM far), {2**63 - 1}) {_WANTED})
+          AND first_step <= coalesce((SELECT last FROM far), {2**63 - 1}) {_WANTED})
     SELECT step, timestamp_ms, value FROM ahead ORDER BY step, timestamp_ms, value LIMIT :most
 """)

@@ -136,8 +136,8 @@ _PAGE = text(f"""
         -- A chunk counts as its points. No more chunks are looked at than could fill the page.
         (SELECT seq FROM (
             SELECT seq, points, sum(points) OVER (ORDER BY seq, metric_id, newest_ms, last_step) - points AS before
-            FROM (SELECT *, cardinality(step_array) AS points FROM metric_chunks
-                  WHERE {_NEWS} ORDER BY seq LIMIT :most) AS first) AS counted, generate_series(1, points)
+            FROM (SELECT * FROM metric_chunks WHERE {_NEWS} ORDER BY seq LIMIT :most) AS first
+         ) AS counted, generate_series(1, points)
          WHERE before < :most)
         UNION ALL
         (SELECT seq FROM params WHERE {_NEWS} ORDER BY seq LIMIT :most)

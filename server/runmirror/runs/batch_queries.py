@@ -54,7 +54,7 @@ _INSERT_METRICS = text(f"""
     WHERE NOT EXISTS (
         SELECT FROM metric_chunks c
         WHERE c.run_id = :run_id AND c.metric_id = n.metric_id AND c.newest_ms >= given.timestamp_ms
-          AND c.last_step >= given.step AND c.step_array[1] <= given.step
+          AND c.oldest_ms <= given.timestamp_ms AND c.last_step >= given.step AND c.first_step <= given.step
           AND c.timestamp_ms_array[array_position(c.step_array, given.step)] = given.timestamp_ms
           AND c.value_array[array_position(c.step_array, given.step)] = given.value)
     ON CONFLICT (run_id, metric_id, step, timestamp_ms, value) DO NOTHING
