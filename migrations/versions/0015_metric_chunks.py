@@ -24,7 +24,7 @@ CREATE TABLE metric_chunks (
     step_array bigint[] NOT NULL,
     timestamp_ms_array bigint[] NOT NULL,
     value_array double precision[] NOT NULL,
-    CONSTRAINT pk_metric_chunks PRIMARY KEY (run_id, metric_id, newest_ms, last_step)
+    CONSTRAINT pk_metric_chunks PRIMARY KEY (run_id, metric_id, newest_ms, last_step, oldest_ms, first_step)
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE metric_chunks ALTER COLUMN step_array SET STORAGE EXTERNAL,
     ALTER COLUMN timestamp_ms_array SET STORAGE EXTERNAL, ALTER COLUMN value_array SET STORAGE EXTERNAL;

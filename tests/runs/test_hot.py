@@ -117,13 +117,17 @@ async def test_each_point_is_stored_once_whichever_way_and_with_whichever_others
     assert sorted(points) == sorted(expected)
     newest = {key: max(p[1:] for p in points if p[0] == key) for key in keys.values()}
     assert {key: (step, time, float(value)) for key, _, _, step, time, value in held["latest"]} == newest
-    histories = {
-        key: (await client.get(f"{API}/metrics/get-history", params={"run_id": run_id, "metric_key": key})).json()
-        for key in newest
-    }
-    assert sorted(
-        (key, p["step"], p["timestamp"], p["value"]) for key, told in histories.items() for p in told["metrics"]
-    ) == sorted(expected)
+    for key in newest:
+        wanted = sorted(p[1:] for p in expected if p[0] == key)
+        for size in (7, 50, 25_000):
+            told, token = list[tuple[int, int, float]](), ""
+            while not told or token:
+                asked = {"run_id": run_id, "metric_key": key, "max_results": size, "page_token": token}
+                answer = (await client.get(f"{API}/metrics/get-history", params=asked)).json()
+                assert len(answer["metrics"]) <= size
+                told += [(p["timestamp"], p["step"], p["value"]) for p in answer["metrics"]]
+                token = answer.get("next_page_token", "")
+            assert told == sorted((time, step, value) for step, time, value in wanted)
     async with engine.connect() as connection:
         chunks = await connection.scalar(text("SELECT count(*) FROM metric_chunks"))
     assert chunks > 5
