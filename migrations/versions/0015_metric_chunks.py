@@ -10,7 +10,7 @@ depends_on = None
 
 # A row for each point costs 360 bytes of write-ahead log and an entry in two indexes; a chunk of a hundred points costs
 # 2.9 kB in all. Arrays stay as they are, up to a page in the row itself: compressing costs more than it saves.
-# Stop servers and workers of the version before first: they would not see what stands in chunks.
+# A process of the version before does not see what stands in chunks: RUNMIRROR_METRIC_CHUNKS=false until it is gone.
 _CHUNKS = """
 CREATE TABLE metric_chunks (
     run_id uuid NOT NULL,

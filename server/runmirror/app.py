@@ -65,7 +65,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.webhook_sender = Sender(settings)
         app.state.adoption = Adoption(app.state.engine, settings)
         app.state.hot_connections = hot_connections(settings, database_url)
-        hot_runs = HotRuns(app.state.hot_connections)
+        hot_runs = HotRuns(app.state.hot_connections, chunks=settings.metric_chunks)
         app.state.hot = check_hot(app, hot_runs.handlers())
         try:
             async with delivering(settings, app.state.engine, app.state.webhook_sender):

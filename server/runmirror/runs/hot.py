@@ -21,7 +21,7 @@ from runmirror.hot.together import Together
 from runmirror.mirror.own_tags import ROUTING_TAGS
 from runmirror.run_ids import stored_id
 from runmirror.runs import hot_queries
-from runmirror.runs.hot_columns import Int64, Pair, Point, Unusual, Write, columns
+from runmirror.runs.hot_columns import FEWEST, NO_CHUNKS, Int64, Pair, Point, Unusual, Write, columns
 from runmirror.runs.service import RUN_NAME_TAG, agreed_name, new_run_id
 from runmirror.wire import EXPERIMENT_ID, INT64_MAX
 
@@ -77,8 +77,9 @@ class _NewRun:
 class HotRuns:
     """The hot handlers of runs, over connections of their own."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, *, chunks: bool) -> None:
         self.connections = connections
+        self._fewest = FEWEST if chunks else NO_CHUNKS
         self._writes = Together[Write, bool](
             self._log, repeatable=(Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS, most_waiting=_MOST_WAITING
         )
@@ -170,7 +171,7 @@ class HotRuns:
         return _EMPTY if written else None
 
     async def _log(self, writes: Sequence[Write]) -> Sequence[bool]:
-        arguments = columns(writes)
+        arguments = columns(writes, fewest=self._fewest)
         async with self.connections.connection() as connection:
             if not await hot_queries.log(connection, arguments):
                 raise Unusual

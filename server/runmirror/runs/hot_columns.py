@@ -11,7 +11,8 @@ import msgspec
 
 from runmirror.wire import INT64_MAX
 
-_FEWEST = 8  # points of one metric that are stored as a chunk
+FEWEST = 8  # points of one metric that are stored as a chunk
+NO_CHUNKS = 2**31 - 1
 
 Int64 = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
@@ -46,7 +47,7 @@ class Write:
     tags: Sequence[Pair] = ()
 
 
-def columns(writes: Sequence[Write]) -> Sequence[Any]:
+def columns(writes: Sequence[Write], *, fewest: int = FEWEST) -> Sequence[Any]:
     """The arguments of runmirror_log_2: runs, metrics and points refer to each other by place, from 1.
 
     Raises `Unusual` when two of these writes give one param two values.
@@ -75,7 +76,7 @@ def columns(writes: Sequence[Write]) -> Sequence[Any]:
         list(runs), *_columns_of_keys(points), *series.columns(),
         *_columns_of_keys(params), list(params.values()),
         *_columns_of_keys(tags), list(tags.values()),
-        _FEWEST,
+        fewest,
     )  # fmt: skip
 
 
