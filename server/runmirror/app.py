@@ -66,7 +66,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.webhook_sender = Sender(settings)
         app.state.adoption = Adoption(app.state.engine, settings)
         app.state.hot_connections = hot_connections(settings, database_url)
-        hot_runs = HotRuns(app.state.hot_connections)
+        hot_runs = HotRuns(app.state.hot_connections, chunks=settings.metric_chunks)
         app.state.hot = check_hot(app, hot_runs.handlers())
         small_uploads = SmallUploads(lambda: app.state.artifacts, app.state.hot_connections)
         app.state.hot_folders = check_hot_folders(app, small_uploads.upload, MAX_BYTES, *artifact_routes.UPLOADS)

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     db_statement_timeout: Duration = Field(
         timedelta(seconds=30), description="how long the database may work on one statement of a request"
     )
+    metric_chunks: bool = Field(
+        True, description="store points that come together in one row; `false` while older processes still run beside"
+    )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 
     static_prefix: str = Field(

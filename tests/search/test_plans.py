@@ -12,7 +12,7 @@ from runmirror.runs import history, queries
 from runmirror.runs.search import search_runs
 
 OTHERS = 30_000
-LARGE = {"runs", "latest_metrics", "metrics", "params", "tags"}
+LARGE = {"runs", "latest_metrics", "metrics", "metric_chunks", "params", "tags"}
 
 _FILL = f"""
     CREATE TEMP TABLE made ON COMMIT DROP AS
