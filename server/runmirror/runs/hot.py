@@ -29,6 +29,7 @@ _EMPTY = b"{}"
 _LANES = 2
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
 _MOST_WAITING = 2000
+_MOST_WAITING_ROWS = 250_000  # about a second of work, and 60 MB
 
 Int64 = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
@@ -112,8 +113,9 @@ class HotRuns:
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
         self._writes = Together[_Write, bool](
-            self._log, repeatable=(_Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS, most_waiting=_MOST_WAITING
-        )
+            self._log, repeatable=(_Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS,
+            most_waiting=_MOST_WAITING, most_weight=_MOST_WAITING_ROWS,
+        )  # fmt: skip
         self._creations = Together[_NewRun, str | None](
             self._create, repeatable=_ROLLED_BACK, lanes=1, most=100, most_waiting=_MOST_WAITING
         )
