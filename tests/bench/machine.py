@@ -1,0 +1,18 @@
+"""What a result is worth nothing without: the machine, and the commit."""
+
+import os
+import platform
+import subprocess
+
+import psutil
+
+
+def machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    load, _, _ = os.getloadavg()
+    return f"{os.cpu_count()} {platform.machine()} cores, {memory:.0f} GiB, load at the end {load:.1f}"
+
+
+def commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
