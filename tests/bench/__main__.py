@@ -32,12 +32,12 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 @click.command()
 @click.option("--row", "chosen", multiple=True, type=click.Choice([row.name for row in ROWS]), help="only this row")
 @click.option("--rounds", default=3, show_default=True, help="rounds of each row; the median counts")
-@click.option("--seconds", default=3.0, show_default=True, help="length of a round of a rate")
+@click.option("--seconds", type=click.IntRange(1), default=3, show_default=True, help="length of a round of a rate")
 @click.option("--without", multiple=True, type=click.Choice([MIRRORED, MLFLOW, FASTTRACKML]), help="leave this out")
 @click.option("--workers", type=int, help="API processes of runmirror (default: what it chooses)")
 @click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in the README")
 def main(
-    *, chosen: tuple[str, ...], rounds: int, seconds: float, without: tuple[str, ...], workers: int | None, keep: bool
+    *, chosen: tuple[str, ...], rounds: int, seconds: int, without: tuple[str, ...], workers: int | None, keep: bool
 ) -> None:
     """Measure; exit code 1 when something wanted was not reached."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended

@@ -98,9 +98,13 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
-def write(folder: Path, name: str, run: Mapping[str, Any], svg: str) -> None:
+def write_json(folder: Path, name: str, run: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+
+def write(folder: Path, name: str, run: Mapping[str, Any], svg: str) -> None:
+    write_json(folder, name, run)
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
