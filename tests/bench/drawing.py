@@ -84,9 +84,9 @@ def _panel(panel: Panel, names: Sequence[str]) -> str:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in spots]
-        for (x, y), (_, value) in zip(spots, points, strict=True):
-            if points[-1][1] == value or points[0][1] == value:
-                parts.append(text(x, y - 7, f"{number(value)} {panel.unit}", "quiet", "middle"))
+        below = 17 if names.index(name) else -7  # the second line is labelled below
+        for (x, y), (_, value), anchor in ((spots[0], points[0], "start"), (spots[-1], points[-1], "end")):
+            parts.append(text(x, y + below, f"{number(value)} {panel.unit}", "quiet", anchor))
     return "".join(parts)
 
 

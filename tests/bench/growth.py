@@ -33,6 +33,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 POINTS_OF_A_RUN = 100_000  # those of seeds/runmirror_points.sql
 _RUN_BYTES, _POINT_BYTES = 6_300, 180  # on the disk with indexes, measured; see docs/performance.md
 _LARGEST_POINTS = 10_000_000  # without being told: 10^8 take 16 GB and half an hour
+_LONGEST = 40  # title of a small plot
 _NOISE = 1.5  # two rounds on a shared machine differ as much
 RUNS, POINTS = "runs of one experiment", "metric points"
 
@@ -183,7 +184,7 @@ def table(run: dict[str, Any]) -> str:
 
 def plot(run: dict[str, Any]) -> str:
     drawn = [
-        Panel(row["title"].split(",")[0], row["unit"], {
+        Panel(row["title"] if len(row["title"]) <= _LONGEST else row["title"].split(", ")[0], row["unit"], {
             axis: [(step["size"], step["medians"][row["name"]]) for step in steps]
             for axis, steps in run["steps"].items()
         })
