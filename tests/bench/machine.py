@@ -14,5 +14,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    """The newest that changed what is measured."""
+    command = ["git", "log", "-1", "--format=%h", "--", "server", "migrations"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip()
