@@ -23,14 +23,15 @@ import httpx
 
 from tests.bench.drawing import Panel, into_readme, number, panels, write
 from tests.bench.machine import commit, machine
-from tests.bench.postgres import Postgres, postgres
+from tests.bench.multiply import multiply
+from tests.bench.postgres import postgres
 from tests.bench.rows import ROWS, Row, page_of_runs, search
-from tests.bench.seed import MANY, prepare, seed_points, seed_runs
+from tests.bench.seed import new_experiment, prepare, write_long_run, write_runs
 from tests.bench.servers import OURS, serving
 from tests.bench.subject import Subject
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
-POINTS_OF_A_RUN = 100_000  # those of seeds/runmirror_points.sql
+POINTS_OF_A_RUN = 100_000  # that write_long_run writes
 _RUN_BYTES, _POINT_BYTES = 6_300, 180  # on the disk with indexes, measured; see docs/performance.md
 _LARGEST_POINTS = 10_000_000  # without being told: 10^8 take 16 GB and half an hour
 _LONGEST = 40  # title of a small plot
@@ -48,11 +49,11 @@ class Step:
     axis: str
     size: int
 
-    def seed(self, database: Postgres, before: int) -> None:
+    def seed(self, subject: Subject, before: int, long: str) -> None:
         if self.axis == RUNS:
-            seed_runs(database, before, self.size)
+            multiply(subject.postgres, subject.experiment, before, self.size, subject.many)
         else:
-            seed_points(database, before // POINTS_OF_A_RUN, self.size // POINTS_OF_A_RUN)
+            multiply(subject.postgres, long, before // POINTS_OF_A_RUN, self.size // POINTS_OF_A_RUN, long + " + 1")
 
 
 def _sizes(_: click.Context, __: click.Parameter, told: str) -> list[int]:
@@ -117,9 +118,9 @@ def _with_other_axis(run: dict[str, Any]) -> dict[str, Any]:
 def _row(name: str) -> Row:
     row = next(row for row in ROWS if row.name == name)
     if name == "page":
-        return replace(row, measure=page_of_runs(MANY))
+        return replace(row, measure=page_of_runs(many=True))
     if name == "search":
-        return replace(row, title="runs/search by metric and param, order by metric", measure=search(MANY, 100))
+        return replace(row, title="runs/search by metric and param, order by metric", measure=search(100, many=True))
     return row
 
 
@@ -130,22 +131,25 @@ def _axis(steps: list[Step], rows: list[Row], rounds: int, seconds: float, began
         http = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False, timeout=120))
         subject = Subject(server, database, folder / OURS, http)
         prepare(subject, names={"history"} & {row.name for row in rows})
+        write_runs(subject)
+        subject.many, long, _ = (new_experiment(subject) for _ in range(3))
         if steps[0].axis == POINTS:
-            seed_runs(database, 0, 1000)
+            multiply(database, subject.experiment, 0, 1000, subject.many)
+            write_long_run(subject, long)
         before = 0
         for step in steps:
             _say(began, f"{step.size:,} {step.axis}: writing them")
-            step.seed(database, before)
-            before = step.size
             database.sql(OURS, "VACUUM ANALYZE; CHECKPOINT;")
+            without = database.size(OURS)
+            step.seed(subject, before, long)
+            database.sql(OURS, "VACUUM ANALYZE; CHECKPOINT;")
+            bytes_each = (database.size(OURS) - without) / (step.size - before)
+            before = step.size
             medians = {}
             for row in rows:
                 medians[row.name] = statistics.median(row.measure(subject, seconds) for _ in range(rounds))
                 _say(began, f"  {row.name}: {number(medians[row.name])} {row.unit}")
-            size = int(
-                database.sql("postgres", f"\\pset tuples_only on\nSELECT pg_database_size('{OURS}')").split()[-1]
-            )
-            yield {"size": step.size, "medians": medians, "database_bytes": size}
+            yield {"size": step.size, "medians": medians, "bytes_each": bytes_each}
 
 
 def verdict(run: dict[str, Any], axis: str, row: dict[str, Any]) -> bool | None:
@@ -177,8 +181,8 @@ def table(run: dict[str, Any]) -> str:
         judged = [verdict(run, axis, row) for axis in run["steps"]]
         said = "not yet" if False in judged else "yes" if True in judged else ""
         lines.append(f"| {row['title']} | {' | '.join(cells)} | {said} |")
-    sizes = [f"{step['database_bytes'] / 1e9:.2f} GB" for _, step in steps]
-    lines.append(f"| the database, with what the rows wrote | {' | '.join(sizes)} | |")
+    sizes = [f"{step['bytes_each']:,.0f} bytes" for _, step in steps]
+    lines.append(f"| disk for each more, with indexes | {' | '.join(sizes)} | |")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import client, load
-from tests.bench.seed import HISTORY, MANY
+from tests.bench.seed import HISTORY
 from tests.bench.servers import FASTTRACKML, MIRRORED, MLFLOW, OURS, serving
 from tests.bench.subject import API, Subject
 
@@ -78,10 +78,10 @@ def _timed(call: Callable[[Subject], None], most: int = 10) -> Callable[[Subject
     return measure
 
 
-def search(experiment: str, count: int) -> Callable[[Subject, float], float]:
+def search(count: int, *, many: bool = False) -> Callable[[Subject, float], float]:
     def once(subject: Subject) -> None:
         found = subject.post("/runs/search", {
-            "experiment_ids": [_of(subject, experiment)], "max_results": 100,
+            "experiment_ids": [subject.many if many else subject.experiment], "max_results": 100,
             "filter": "metrics.metric_1 > 0.5 and params.param_1 = 'value-1'", "order_by": ["metrics.metric_0 DESC"],
         })["runs"]  # fmt: skip
         if len(found) != count:
@@ -90,19 +90,14 @@ def search(experiment: str, count: int) -> Callable[[Subject, float], float]:
     return _timed(once)
 
 
-def page_of_runs(experiment: str) -> Callable[[Subject, float], float]:
+def page_of_runs(*, many: bool = False) -> Callable[[Subject, float], float]:
     def once(subject: Subject) -> None:
-        asked = {"experiment_ids": [_of(subject, experiment)], "max_results": 1000}
+        asked = {"experiment_ids": [subject.many if many else subject.experiment], "max_results": 1000}
         found = subject.post("/runs/search", asked)["runs"]
         if len(found) != 1000 or len(found[0]["data"]["metrics"]) != 10:
             raise RuntimeError(f"{subject.server.name} gave something else than 1,000 full runs")
 
     return _timed(once)
-
-
-def _of(subject: Subject, experiment: str) -> str:
-    """An id, or `own`: the 2,000 runs that every server has."""
-    return subject.experiment if experiment == "own" else experiment
 
 
 def _history(subject: Subject) -> None:
@@ -230,10 +225,10 @@ ROWS = (
     Row("create", "runs/create with 2 tags, 16 connections", "req/s", _rate("create_run", 16, runs=1), True,
         WITH_MIRROR, wanted={FASTTRACKML: 3, MLFLOW: 30}),
     Row("search", "runs/search by metric and param, order by metric, 2,000 runs", "ms",
-        search("own", 100), False, at_most=8),
-    Row("search-100k", "the same, 100,000 runs", "ms", search(MANY, 100), False,
+        search(100), False, at_most=8),
+    Row("search-100k", "the same, 100,000 runs", "ms", search(100, many=True), False,
         servers=(OURS,), at_most=25),
-    Row("page", "runs/search, 1,000 full runs a page", "ms", page_of_runs("own"), False, at_most=30),
+    Row("page", "runs/search, 1,000 full runs a page", "ms", page_of_runs(), False, at_most=30),
     Row("history", "get-history of 100,000 points, pages of 25,000", "ms", _timed(_history, 5), False, at_most=250),
     Row("upload-small", "proxied upload of 10 KiB files, 8 connections", "req/s", _rate("upload", 8, runs=16), True,
         servers=(OURS, MLFLOW), wanted={MLFLOW: 5}),

@@ -22,6 +22,7 @@ class Subject:
     folder: Path
     http: httpx.Client
     experiment: str = ""  # 2,000 full runs, only read
+    many: str = ""  # ever more of them
     playground: str = ""  # where rows write
     runs: list[str] = field(default_factory=list)  # sixteen of the playground
     history_run: str = ""
