@@ -29,7 +29,7 @@ _EMPTY = b"{}"
 _LANES = 2
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
 _MOST_WAITING = 2000
-_MOST_WAITING_ROWS = 250_000  # about a second of work, and 60 MB
+_MOST_WAITING_ROWS = 250_000  # about a second of work; 70 MB with their bodies
 
 Int64 = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
