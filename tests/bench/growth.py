@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -26,7 +27,7 @@ from tests.bench.machine import commit, machine
 from tests.bench.multiply import multiply
 from tests.bench.postgres import postgres
 from tests.bench.rows import ROWS, Row, page_of_runs, search
-from tests.bench.seed import new_experiment, prepare, write_long_run, write_runs
+from tests.bench.seed import new_experiment, prepare, write_long_run
 from tests.bench.servers import OURS, serving
 from tests.bench.subject import Subject
 
@@ -75,6 +76,7 @@ def main(
     *, runs: list[int], points: list[int], large: bool, chosen: tuple[str, ...], rounds: int, seconds: int, keep: bool
 ) -> None:
     """Measure; exit code 1 when something grows faster than the logarithm of the stored data."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended
     if any(size % POINTS_OF_A_RUN for size in points):
         raise click.BadParameter(f"points come in runs of {POINTS_OF_A_RUN:,}")
     if max(points, default=0) > _LARGEST_POINTS and not large:
@@ -130,8 +132,7 @@ def _axis(steps: list[Step], rows: list[Row], rounds: int, seconds: float, began
         server = stack.enter_context(serving(OURS, database, folder, mirror=False))
         http = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False, timeout=120))
         subject = Subject(server, database, folder / OURS, http)
-        prepare(subject, names={"history"} & {row.name for row in rows})
-        write_runs(subject)
+        prepare(subject, names={"search", "history"})
         subject.many, long, _ = (new_experiment(subject) for _ in range(3))
         if steps[0].axis == POINTS:
             multiply(database, subject.experiment, 0, 1000, subject.many)

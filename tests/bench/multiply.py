@@ -22,7 +22,7 @@ SELECT c.relname || ' ' || string_agg(a.attname, ',' ORDER BY a.attnum)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND a.attgenerated = '' AND EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'run_id' AND NOT attisdropped)
+    SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'run_id' AND atttypid = 'uuid'::regtype)
 GROUP BY c.relname ORDER BY c.relname <> 'runs', c.relname;
 """
 

@@ -6,6 +6,7 @@ and in the end everything acknowledged must be stored.
 """
 
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,6 +57,7 @@ class Beside:
 @click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in the README")
 def main(*, chosen: tuple[str, ...], connections: int, times: float, seconds: int, keep: bool) -> None:
     """Measure; exit code 1 when something broke, was lost or was starved."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended
     found = []
     with postgres() as (database, folder):
         database.create(OURS)
