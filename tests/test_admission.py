@@ -63,6 +63,9 @@ async def test_writes_past_the_queue_are_told_to_come_again_while_reads_probes_a
                 assert int(answer.headers["Retry-After"]) > 0
             found = await client.post(f"{API}/runs/search", json={"experiment_ids": ["0"]})
             assert len(found.json()["runs"]) == 2
+            asked = "query Q($input: MlflowListArtifactsInput!) {mlflowListArtifacts(input: $input) {rootUri}}"
+            listed = await client.post("/graphql", json={"query": asked, "variables": {"input": {"runId": other}}})
+            assert listed.json()["data"]["mlflowListArtifacts"]["rootUri"], "one connection is enough for it"
             for probe in ("/livez", "/readyz", "/metrics", "/health"):
                 assert (await client.get(probe)).status_code == 200, probe
             point = {"run_id": other, "key": "loss", "value": 1.0, "timestamp": 1}
