@@ -33,8 +33,8 @@ from tests.bench.subject import Subject
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 POINTS_OF_A_RUN = 100_000  # that write_long_run writes
-_RUN_BYTES, _POINT_BYTES = 6_300, 180  # on the disk with indexes, measured; see docs/performance.md
-_LARGEST_POINTS = 10_000_000  # without being told: 10^8 take 16 GB and half an hour
+_RUN_BYTES, _POINT_BYTES = 7_900, 210  # on the disk with indexes, measured; see docs/performance.md
+_LARGEST_POINTS = 10_000_000  # without being told: 10^8 take 21 GB and ten minutes
 _LONGEST = 40  # title of a small plot
 _NOISE = 1.5  # two rounds on a shared machine differ as much
 RUNS, POINTS = "runs of one experiment", "metric points"
@@ -67,7 +67,7 @@ def _sizes(_: click.Context, __: click.Parameter, told: str) -> list[int]:
 @click.command()
 @click.option("--runs", default="1e3,1e4,1e5,1e6", callback=_sizes, show_default=True, help="runs of one experiment")
 @click.option("--points", default="1e6,1e7", callback=_sizes, show_default=True, help="points; 1e8 with --large")
-@click.option("--large", is_flag=True, help="more than 10^7 points: 16 GB and half an hour for 10^8")
+@click.option("--large", is_flag=True, help="more than 10^7 points: 21 GB and ten minutes for 10^8")
 @click.option("--row", "chosen", multiple=True, type=click.Choice(_NAMES), help="only this row")
 @click.option("--rounds", default=2, show_default=True, help="rounds of each row; the median counts")
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="length of a round of a rate")
