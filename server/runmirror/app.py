@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from runmirror import __version__, probes
+from runmirror.admission import Admission, admitted
 from runmirror.adoption import again
 from runmirror.adoption.service import Adoption
 from runmirror.answers import error_answer
@@ -21,7 +22,7 @@ from runmirror.artifacts.small import MAX_BYTES, SmallUploads
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
-from runmirror.db import answer_for, create_engine, hot_connections, unstorable
+from runmirror.db import BESIDE, answer_for, create_engine, gate, hot_connections, shares, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
@@ -60,7 +61,11 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
+        app.state.engine = create_engine(
+            settings, database_url, statement_timeout=settings.db_statement_timeout, beside=BESIDE
+        )
+        app.state.gate = gate(settings)
+        app.state.admitted = admitted(app, shares(app.state.gate))
         app.state.http_metrics.watch(app.state.engine)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
@@ -105,6 +110,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     _answer_errors(app)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission)
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
     app.add_middleware(CountRequests, metrics=app.state.http_metrics)

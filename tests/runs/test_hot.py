@@ -375,6 +375,15 @@ async def test_too_many_waiting_writes_are_told_to_come_again() -> None:
         await together.write(9, key=9)
     release.set()
     assert await asyncio.gather(*first) == [0, 1, 2]
+    release.clear()
+    heavy = Together[int, int](send, repeatable=(), lanes=1, most=1, most_waiting=9, most_weight=2000)
+    first = [asyncio.create_task(heavy.write(n, key=n, weight=1000)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await heavy.write(9, key=9)
+    release.set()
+    assert await asyncio.gather(*first) == [0, 1]
+    assert await heavy.write(9, key=9) == 9
 
 
 async def test_a_run_that_somebody_holds_on_to_does_not_hold_up_the_others(

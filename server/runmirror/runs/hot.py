@@ -29,6 +29,7 @@ _EMPTY = b"{}"
 _LANES = 2
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
 _MOST_WAITING = 2000
+_MOST_WAITING_ROWS = 250_000  # about a second of work; 70 MB with their bodies
 
 # The name of a run, and where it is mirrored: what they change besides, the ordinary route knows.
 _TELLING_TAGS = frozenset({RUN_NAME_TAG, *ROUTING_TAGS})
@@ -81,8 +82,9 @@ class HotRuns:
         self.connections = connections
         self._fewest = FEWEST if chunks else NO_CHUNKS
         self._writes = Together[Write, bool](
-            self._log, repeatable=(Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS, most_waiting=_MOST_WAITING
-        )
+            self._log, repeatable=(Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS,
+            most_waiting=_MOST_WAITING, most_weight=_MOST_WAITING_ROWS,
+        )  # fmt: skip
         self._creations = Together[_NewRun, str | None](
             self._create, repeatable=_ROLLED_BACK, lanes=1, most=100, most_waiting=_MOST_WAITING
         )
