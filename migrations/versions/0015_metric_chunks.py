@@ -41,6 +41,8 @@ CREATE VIEW metric_points AS
 # the metric so far, or if nothing of the metric lies within their steps and their times, `oldests` to `newests`; then
 # `fewest` or more become a chunk. So no two chunks of a metric have steps and times in common, and a point can be in
 # one of them at most, once. All other points are rows, after a look whether that chunk holds them.
+# OFFSET 0: no look-up by key is planned as a join. A plan lives as long as its connection, and one that was made when
+# `latest_metrics` had a row or two would read all of it for good. Nobody moves the rows: their run is locked.
 _LOG = """
 CREATE FUNCTION runmirror_log_2(
     run_ids uuid[],
@@ -112,14 +114,19 @@ BEGIN
         INTO metric_ids, apart
         FROM unnest(metric_runs, metric_keys, rising, firsts, lasts, oldests, newests)
             WITH ORDINALITY AS g (run, key, rising, first, last, oldest, newest, place)
-        LEFT JOIN latest_metrics l ON l.run_id = run_ids[g.run] AND l.key = g.key;
+        LEFT JOIN LATERAL (
+            SELECT * FROM latest_metrics f WHERE f.run_id = run_ids[g.run] AND f.key = g.key OFFSET 0) l ON true;
         UPDATE latest_metrics l
         SET step = n.step, timestamp_ms = n.timestamp_ms, value = n.value, seq = seqs[n.run]
         FROM unnest(metric_runs, metric_keys, newest_steps, newest_timestamps_ms, newest_values)
-            AS n (run, key, step, timestamp_ms, value)
-        WHERE l.run_id = run_ids[n.run] AND l.key = n.key
-          AND (n.step, n.timestamp_ms, coalesce(nullif(n.value, 'NaN'), 0))
-              > (l.step, l.timestamp_ms, coalesce(nullif(l.value, 'NaN'), 0));
+                AS n (run, key, step, timestamp_ms, value),
+             LATERAL (
+                SELECT f.ctid AS place FROM latest_metrics f
+                WHERE f.run_id = run_ids[n.run] AND f.key = n.key
+                  AND (n.step, n.timestamp_ms, coalesce(nullif(n.value, 'NaN'), 0))
+                      > (f.step, f.timestamp_ms, coalesce(nullif(f.value, 'NaN'), 0))
+                OFFSET 0) AS older
+        WHERE l.ctid = older.place;
         IF array_position(metric_ids, NULL) IS NOT NULL THEN
             INSERT INTO latest_metrics (run_id, key, metric_id, seq, step, timestamp_ms, value)
             SELECT run_ids[run], key,
@@ -130,7 +137,8 @@ BEGIN
             WHERE metric_ids[place] IS NULL;
             SELECT array_agg(l.metric_id ORDER BY g.place) INTO metric_ids
             FROM unnest(metric_runs, metric_keys) WITH ORDINALITY AS g (run, key, place)
-            JOIN latest_metrics l ON l.run_id = run_ids[g.run] AND l.key = g.key;
+            CROSS JOIN LATERAL (
+                SELECT f.metric_id FROM latest_metrics f WHERE f.run_id = run_ids[g.run] AND f.key = g.key OFFSET 0) l;
         END IF;
         IF cardinality(steps) >= fewest THEN
             INSERT INTO metric_chunks (
