@@ -12,26 +12,28 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from runmirror import __version__, probes
+from runmirror.admission import Admission, admitted
 from runmirror.adoption import again
 from runmirror.adoption.service import Adoption
 from runmirror.answers import error_answer
 from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
+from runmirror.artifacts.small import MAX_BYTES, SmallUploads
 from runmirror.artifacts.store import create_store
 from runmirror.auth import people_routes
 from runmirror.auth import routes as auth_routes
-from runmirror.auth.gate import gate
+from runmirror.auth.gate import ask_permission
 from runmirror.auth.install import identifying
 from runmirror.auth.install import install as install_auth
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
-from runmirror.db import answer_for, create_engine, hot_connections, unstorable
+from runmirror.db import BESIDE, answer_for, create_engine, gate, hot_connections, shares, unstorable
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
-from runmirror.hot.middleware import HotRoutes, check_hot
+from runmirror.hot.middleware import HotRoutes, check_hot, check_hot_folders
 from runmirror.logged_models import routes as logged_model_routes
 from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
@@ -64,14 +66,20 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
+        app.state.engine = create_engine(
+            settings, database_url, statement_timeout=settings.db_statement_timeout, beside=BESIDE
+        )
+        app.state.gate = gate(settings)
+        app.state.admitted = admitted(app, shares(app.state.gate))
         app.state.http_metrics.watch(app.state.engine)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
         app.state.adoption = Adoption(app.state.engine, settings)
         app.state.hot_connections = hot_connections(settings, database_url)
-        hot_runs = HotRuns(app.state.hot_connections)
+        hot_runs = HotRuns(app.state.hot_connections, chunks=settings.metric_chunks)
         app.state.hot = check_hot(app, hot_runs.handlers())
+        small_uploads = SmallUploads(lambda: app.state.artifacts, app.state.hot_connections)
+        app.state.hot_folders = check_hot_folders(app, small_uploads.upload, MAX_BYTES, *artifact_routes.UPLOADS)
         try:
             async with (
                 delivering(settings, app.state.engine, app.state.webhook_sender),
@@ -80,6 +88,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
                 yield
         finally:
             await hot_runs.close()
+            await small_uploads.close()
             await app.state.hot_connections.close()
             await app.state.adoption.close()
             await app.state.webhook_sender.close()
@@ -104,13 +113,14 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
         if settings.auth != "none":
-            app.include_router(module.router, dependencies=[Depends(gate)])
+            app.include_router(module.router, dependencies=[Depends(ask_permission)])
         else:
             app.router.routes.extend(module.router.routes)  # include_router would build each route a second time
     check_permissions(app)
     _answer_errors(app)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission)
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     install_auth(app, settings)
     app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)

@@ -89,12 +89,21 @@ class Settings(BaseSettings):
         "none", description="what users may do to an experiment or registered model of which no grant tells"
     )
     insecure_no_auth: bool = Field(False, description="allow `none` on an address other than loopback")
-    db_pool_size: int = Field(10, ge=1, description="database connections of one process, beside 4 for hot writes")
+    db_pool_size: int = Field(
+        10, ge=1,
+        description="database connections of one process for requests, beside 4 for hot writes and 1 for probes",
+    )  # fmt: skip
+    db_queue_size: int = Field(
+        250, ge=1, description="reads that may wait for a connection, and writes; one more is answered 429"
+    )
     db_pool_timeout: Duration = Field(
         timedelta(seconds=10), description="how long a request waits for a connection before it is answered 429"
     )
     db_statement_timeout: Duration = Field(
         timedelta(seconds=30), description="how long the database may work on one statement of a request"
+    )
+    metric_chunks: bool = Field(
+        True, description="store points that come together in one row; `false` while older processes still run beside"
     )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 

@@ -184,7 +184,14 @@ async def test_the_hot_way_is_under_the_same_permission_before_and_after_it_is_k
             for path, body in (("log-metric", point), ("create", new)):
                 answer = await world.clients[name].post(f"{V2}/runs/{path}", json=body)
                 assert answer.status_code == status, (name, path, answer.text)
+            for service in (f"{V2}-artifacts", f"/ajax-{V2[1:]}-artifacts"):
+                place = f"{service}/artifacts/{world.experiment_id}/{world.run_id}/artifacts/hot.txt"
+                answer = await world.clients[name].put(place, content=b"small")
+                assert answer.status_code == status, (name, place, answer.text)
         assert (await guarded.as_nobody().post(f"{V2}/runs/log-metric", json=point)).status_code == 401
+        assert (
+            await guarded.as_nobody().put(f"{V2}-artifacts/artifacts/{world.file}", content=b"x")
+        ).status_code == 401
     await guarded.grant("editor", Kind.EXPERIMENT, int(world.experiment_id), Level.READ)
     await forbidden_soon(world.clients["editor"], f"{V2}/runs/log-metric", point)
 

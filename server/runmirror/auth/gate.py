@@ -8,7 +8,7 @@ from runmirror.errors import PermissionDenied
 from runmirror.routing import Permission
 
 
-async def gate(request: Request) -> None:
+async def ask_permission(request: Request) -> None:
     """A dependency of every route. Raises `PermissionDenied`, and `DoesNotExist` for what is not there."""
     route = request.scope["route"]
     if route.openapi_extra["x-permission"] == Permission.PUBLIC:

@@ -12,10 +12,14 @@ _RUN_IDS = bindparam("run_ids", type_=ARRAY(Uuid))
 _RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
 
 _WHOLE = text(f"""
-    SELECT run_id, m.timestamp_ms, m.step, m.value
-    FROM latest_metrics l JOIN metrics m USING (run_id, metric_id)
-    WHERE run_id = ANY(:run_ids) AND l.key = :key
-    ORDER BY run_id, m.timestamp_ms, m.step, {_RANK.replace("value", "m.value")}, m.value
+    SELECT wanted.run_id, timestamp_ms, step, value
+    FROM (SELECT DISTINCT unnest(:run_ids) AS run_id) AS wanted,
+    LATERAL (
+        SELECT timestamp_ms, step, value FROM metric_points
+        WHERE run_id = wanted.run_id
+          AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)
+        OFFSET 0) points  -- a part of its own, so that no other metric's chunks are opened
+    ORDER BY wanted.run_id, timestamp_ms, step, {_RANK}, value
     LIMIT :limit
 """).bindparams(_RUN_IDS)
 
@@ -28,7 +32,7 @@ _SAMPLED = text(f"""
     LATERAL (
         SELECT timestamp_ms, step, value, count(*) OVER () AS total, row_number() OVER in_order AS nth,
                ntile(CAST(:limit AS integer)) OVER in_order AS bucket
-        FROM metrics
+        FROM metric_points
         WHERE run_id = wanted.run_id
           AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)
           AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)

@@ -17,16 +17,33 @@ Place = tuple[int, int, float]
 
 _RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
 
-# One row of three arrays: a row for each point would cost more than its content.
+# One row of three arrays: a row for each point would cost more than its content. Of the chunks of points, only those
+# are opened that begin before `far`: up to that time, the chunks that lie wholly ahead fill the page by themselves.
+_AHEAD = f"""
+    (:after_timestamp_ms IS NULL
+     OR (timestamp_ms, step, {_RANK}, value) > (:after_timestamp_ms, :after_step, :after_rank, :after_value))
+"""
+_OF_METRIC = """
+    run_id = :run_id AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = :run_id AND key = :key)
+"""
 _PAGE = text(f"""
+    WITH far AS MATERIALIZED (
+        SELECT min(newest_ms) AS last FROM (
+            SELECT newest_ms, sum(points) OVER (ORDER BY newest_ms) AS so_far FROM (
+                SELECT newest_ms, points FROM metric_chunks
+                WHERE {_OF_METRIC} AND newest_ms > coalesce(:after_timestamp_ms, -1)
+                  AND oldest_ms > coalesce(:after_timestamp_ms, -1)
+                ORDER BY newest_ms LIMIT :limit) AS whole) AS summed
+        WHERE so_far >= :limit),
+    ahead AS (
+        SELECT timestamp_ms, step, value FROM metrics WHERE {_OF_METRIC} AND {_AHEAD}
+        UNION ALL
+        SELECT p.timestamp_ms, p.step, p.value
+        FROM metric_chunks, unnest(timestamp_ms_array, step_array, value_array) AS p (timestamp_ms, step, value)
+        WHERE {_OF_METRIC} AND newest_ms >= coalesce(:after_timestamp_ms, 0)
+          AND oldest_ms <= coalesce((SELECT last FROM far), {2**63 - 1}) AND {_AHEAD})
     SELECT array_agg(timestamp_ms), array_agg(step), array_agg(value) FROM (
-    SELECT timestamp_ms, step, value FROM metrics
-    WHERE run_id = :run_id
-      AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = :run_id AND key = :key)
-      AND (:after_timestamp_ms IS NULL
-           OR (timestamp_ms, step, {_RANK}, value) > (:after_timestamp_ms, :after_step, :after_rank, :after_value))
-    ORDER BY timestamp_ms, step, {_RANK}, value
-    LIMIT :limit) page
+        SELECT * FROM ahead ORDER BY timestamp_ms, step, {_RANK}, value LIMIT :limit) page
 """).bindparams(
     bindparam("after_timestamp_ms", type_=BigInteger),
     bindparam("after_step", type_=BigInteger),

@@ -5,6 +5,7 @@ seqs commit in order and "everything above the mirror's watermark" is exactly wh
 """
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -45,7 +47,8 @@ runs = Table(
     postgresql_with={"fillfactor": "80"},  # room for in-page updates of seq
 )
 
-# One row per point: 48 bytes of data. `metric_id` numbers the keys of one run (see latest_metrics).
+# One row per point that came alone or among few: 48 bytes of data. `metric_id` numbers the keys of one run (see
+# latest_metrics). Readers use the view metric_points, which has the points of metric_chunks too.
 metrics = Table(
     "metrics",
     metadata,
@@ -56,6 +59,26 @@ metrics = Table(
     Column("timestamp_ms", BigInteger, primary_key=True),
     Column("value", Double, primary_key=True),  # in the key, so that an exact repeat is absorbed; NaN equals NaN here
     Index("ix_metrics_run_id_seq", "run_id", "seq"),
+)
+
+# Points of one metric that came together, each with a higher step than the one before. No point is in two chunks, or in
+# a chunk and in `metrics`: see migration 0015.
+metric_chunks = Table(
+    "metric_chunks",
+    metadata,
+    Column("run_id", UUID, primary_key=True),
+    Column("metric_id", Integer, primary_key=True),
+    Column("newest_ms", BigInteger, primary_key=True),  # the greatest of timestamp_ms_array
+    Column("last_step", BigInteger, primary_key=True),
+    Column("oldest_ms", BigInteger, primary_key=True),  # in the key, so that a look for a point stays within the index
+    Column("first_step", BigInteger, primary_key=True),
+    Column("points", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("step_array", ARRAY(BigInteger), nullable=False),
+    Column("timestamp_ms_array", ARRAY(BigInteger), nullable=False),
+    Column("value_array", ARRAY(Double), nullable=False),
+    Index("ix_metric_chunks_run_id_seq", "run_id", "seq"),
+    postgresql_with={"toast_tuple_target": "8160"},  # up to a page as it is
 )
 
 # One row per metric key of a run: its number, and the point with the greatest (step, timestamp, value).
@@ -69,8 +92,15 @@ latest_metrics = Table(
     Column("step", BigInteger, nullable=False),
     Column("timestamp_ms", BigInteger, nullable=False),
     Column("value", Double, nullable=False),
+    Column("experiment_id", BigInteger),  # of its run; a trigger fills it where a writer does not
     UniqueConstraint("run_id", "metric_id"),
+    # Searches that ask for or order by the value of a metric.
+    Index("ix_latest_metrics_experiment_id_key_value", "experiment_id", "key", "value", "run_id"),
 )
+
+# A longer text may not fit an index: a third of a page, and four bytes a character.
+LONGEST_INDEXED = 250
+PARENT_TAG = "mlflow.parentRunId"
 
 params = Table(
     "params",
@@ -79,7 +109,12 @@ params = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
     Column("seq", Integer, nullable=False),
-)
+    Column("experiment_id", BigInteger),  # as in latest_metrics
+    Index(
+        "ix_params_experiment_id_key_value", "experiment_id", "key", "value", "run_id",
+        postgresql_where=text(f"length(value) <= {LONGEST_INDEXED}"),
+    ),
+)  # fmt: skip
 
 # A NULL value is a tag that was deleted: readers pass over it, the mirror still has to hear of it.
 # seq 0 is a tag the mirror wrote itself, which it never has to hear of.
@@ -90,7 +125,12 @@ tags = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text),
     Column("seq", Integer, nullable=False),
-)
+    # The runs of a sweep are asked for by their parent.
+    Index(
+        "ix_tags_parent_run_id", "value", "run_id",
+        postgresql_where=text(f"key = '{PARENT_TAG}' AND length(value) <= {LONGEST_INDEXED}"),
+    ),
+)  # fmt: skip
 
 # Stored once per experiment, however many runs read them.
 datasets = Table(
