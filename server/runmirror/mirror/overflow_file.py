@@ -62,8 +62,8 @@ _POINTS = text("""
             OR (seq = :since AND (step, timestamp_ms, value) >= (:in_step, :in_ms, CAST(:in_value AS double precision)))
             OR (value = 'NaN' AND (seq > :nan_since
                 OR (seq = :nan_since AND (step, timestamp_ms) >= (:nan_step, :nan_ms)))))
-        AND (step, timestamp_ms, value) > (:step, :timestamp_ms, CAST(:value AS double precision))
-    ORDER BY step, timestamp_ms, value LIMIT :most
+        AND (timestamp_ms, step, value) > (:timestamp_ms, :step, CAST(:value AS double precision))
+    ORDER BY timestamp_ms, step, value LIMIT :most
 """)
 _NEVER = 2**31 - 1
 _FIRST: Mapping[str, Any] = {"step": -(2**63), "timestamp_ms": -(2**63), "value": float("-inf")}
