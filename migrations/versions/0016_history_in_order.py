@@ -17,9 +17,7 @@ def _order(*columns: str) -> None:
     with op.get_context().autocommit_block():
         # What an attempt that failed has left is not valid, and would be taken for the index.
         op.execute(sa.text("DROP INDEX CONCURRENTLY IF EXISTS pk_metrics_reordered"))
-        op.execute(
-            sa.text(f"CREATE UNIQUE INDEX CONCURRENTLY pk_metrics_reordered ON metrics ({', '.join(columns)})")
-        )
+        op.execute(sa.text(f"CREATE UNIQUE INDEX CONCURRENTLY pk_metrics_reordered ON metrics ({', '.join(columns)})"))
     op.execute(
         sa.text(
             "ALTER TABLE metrics DROP CONSTRAINT pk_metrics,"

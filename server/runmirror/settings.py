@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     db_statement_timeout: Duration = Field(
         timedelta(seconds=30), description="how long the database may work on one statement of a request"
     )
+    kept_runs_bytes: int = Field(
+        32 * 1024**2, ge=0, description="memory of one process for runs that were read before; 0 keeps none"
+    )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 
     static_prefix: str = Field(
