@@ -132,7 +132,7 @@ async def test_a_sample_holds_the_first_of_each_bucket_and_the_last_point(
     answer = await client.get(f"{AJAX}/metrics/get-history-bulk-interval", params=asked)
     size, longer = divmod(points, 8)
     firsts = [bucket * size + min(bucket, longer) for bucket in range(8)] if size else range(points)
-    assert [point["step"] for point in answer.json()["metrics"]] == [*firsts][:-1] + [points - 1]
+    assert [point["step"] for point in answer.json()["metrics"]] == [*[*firsts][:-1], points - 1]
 
 
 def test_what_is_kept_stays_within_its_bounds_and_the_oldest_goes_first() -> None:

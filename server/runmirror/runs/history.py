@@ -70,7 +70,7 @@ async def page(
     found = Points(*(column or [] for column in (await connection.execute(_PAGE, values)).one()))
     if max_results is None or len(found.values) <= max_results:
         return found, None
-    page = Points(*(column[:max_results] for column in found))
+    page = Points(found.timestamps_ms[:max_results], found.steps[:max_results], found.values[:max_results])
     return page, _token((page.timestamps_ms[-1], page.steps[-1], page.values[-1]))
 
 

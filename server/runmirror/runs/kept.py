@@ -56,7 +56,7 @@ async def load(connection: AsyncConnection, kept: KeptRuns, run_ids: Sequence[UU
         for row in rows:
             run = found[row.run_id] = answers.run(row, inputs_outputs)
             kept.keep(row.run_id, versions[row.run_id], run)
-    return [run for run_id in run_ids if (run := found.get(run_id)) is not None]
+    return [text for run_id in run_ids if (text := found.get(run_id)) is not None]
 
 
 def _size(run: bytes) -> int:

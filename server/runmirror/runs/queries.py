@@ -151,4 +151,5 @@ async def load_json(connection: AsyncConnection, run_ids: Sequence[UUID]) -> Seq
 
 async def versions(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, str]:
     """By run, those that exist: a text that is another one after whatever changes what is shown of the run."""
-    return {run_id: version for run_id, version in await connection.execute(_VERSIONS, {"run_ids": list(run_ids)})}
+    rows = await connection.execute(_VERSIONS, {"run_ids": list(run_ids)})
+    return {row.run_id: row.version for row in rows}
