@@ -44,6 +44,7 @@ from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
 from runmirror.runs.hot import HotRuns
+from runmirror.runs.kept import KeptRuns
 from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
 from runmirror.traces import routes as trace_routes
@@ -101,6 +102,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.http_metrics = HttpMetrics()
+    app.state.kept_runs = KeptRuns(settings.kept_runs_bytes)
     app.state.glance = metrics_routes.Glance()
     folder = ui_folder(settings)
     app.state.ui = files_below(folder) if folder else {}

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     metric_chunks: bool = Field(
         True, description="store points that come together in one row; `false` while older processes still run beside"
     )
+    kept_runs_bytes: int = Field(
+        32 * 1024**2, ge=0, description="memory of one process for runs that were read before; 0 keeps none"
+    )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 
     static_prefix: str = Field(

@@ -23,23 +23,28 @@ _WHOLE = text(f"""
     LIMIT :limit
 """).bindparams(_RUN_IDS)
 
+_METRIC = "metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)"
+
 # As MLflow samples: a run's points in order fall into `limit` buckets, as even as they get (ntile); the first of each
-# bucket is taken, and the run's last point stands in for the last bucket's first. Where a bucket begins is arithmetic,
-# so one pass over the points numbers and counts them. The order within a step and a time is MLflow's: NaN counts as 0.
+# bucket is taken, and the run's last point stands in for the last bucket's first. Once the points are counted, where a
+# bucket begins is arithmetic: `longer` buckets hold one more than `size`. The order within a step and a time is
+# MLflow's: NaN counts as 0.
 _SAMPLED = text(f"""
     SELECT wanted.run_id, points.timestamp_ms, points.step, points.value
     FROM unnest(:run_ids) WITH ORDINALITY AS wanted (run_id, place),
     LATERAL (
-        SELECT timestamp_ms, step, value, count(*) OVER () AS total, row_number() OVER in_order AS nth,
-               ntile(CAST(:limit AS integer)) OVER in_order AS bucket
+        SELECT count(*) AS total, count(*) / :limit AS size, count(*) % :limit AS longer
         FROM metric_points
-        WHERE run_id = wanted.run_id
-          AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)
-          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)
-        WINDOW in_order AS (ORDER BY step, timestamp_ms, {_RANK}, value)) points
-    WHERE nth = total
-       OR (bucket < least(:limit, total)
-           AND nth = (bucket - 1) * (total / :limit) + least(bucket - 1, total % :limit) + 1)
+        WHERE run_id = wanted.run_id AND {_METRIC}
+          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)) counted,
+    LATERAL (
+        SELECT timestamp_ms, step, value, row_number() OVER (ORDER BY step, timestamp_ms, {_RANK}, value) AS nth
+        FROM metric_points
+        WHERE run_id = wanted.run_id AND {_METRIC}
+          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)) points
+    WHERE total <= :limit OR nth = total
+       OR CASE WHEN nth <= longer * (size + 1) THEN (nth - 1) % (size + 1) = 0 AND (nth - 1) / (size + 1) < :limit - 1
+               ELSE (nth - 1 - longer) % size = 0 AND (nth - 1 - longer) / size < :limit - 1 END
     ORDER BY place, nth
 """).bindparams(
     _RUN_IDS,

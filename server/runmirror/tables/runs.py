@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
@@ -52,12 +53,13 @@ runs = Table(
 metrics = Table(
     "metrics",
     metadata,
-    Column("run_id", UUID, primary_key=True),
-    Column("metric_id", Integer, primary_key=True),
+    Column("run_id", UUID),
+    Column("metric_id", Integer),
     Column("seq", Integer, nullable=False),
-    Column("step", BigInteger, primary_key=True),
-    Column("timestamp_ms", BigInteger, primary_key=True),
-    Column("value", Double, primary_key=True),  # in the key, so that an exact repeat is absorbed; NaN equals NaN here
+    Column("step", BigInteger),
+    Column("timestamp_ms", BigInteger),
+    Column("value", Double),  # in the key, so that an exact repeat is absorbed; NaN equals NaN here
+    PrimaryKeyConstraint("run_id", "metric_id", "timestamp_ms", "step", "value"),  # in the order of a history
     Index("ix_metrics_run_id_seq", "run_id", "seq"),
 )
 
