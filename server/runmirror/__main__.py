@@ -54,6 +54,9 @@ def main() -> None:
 @click.option("--port", type=int, help="port to listen on (default 5000)")
 @click.option("--workers", type=int, help="API processes (default 1)")
 @click.option("--static-prefix", help="path below which everything is served, e.g. /mlflow")
+@click.option("--allowed-hosts", metavar="HOSTS", help="names the server is called by, with commas (default: private)")
+@click.option("--cors-allowed-origins", metavar="ORIGINS", help="other origins whose pages may call, with commas")
+@click.option("--x-frame-options", help="who may show the pages in a frame: SAMEORIGIN (default), DENY or NONE")
 @click.option(
     "--expose-prometheus", metavar="FOLDER", help="where API processes share their counts (default: a temporary folder)"
 )
@@ -65,11 +68,16 @@ def main() -> None:
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="listen beyond loopback without authentication")
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
+    from runmirror.door.middleware import who_may_call
     from runmirror.metrics.shared import shared_counts
     from runmirror.supervisor import worker_process
     from runmirror.webhooks.secrets import kept_key
 
     settings = read_settings(flags)
+    try:
+        who_may_call(settings)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     _trust(settings)
     _end_in_order()
     several = settings.workers > 1 and settings.metrics

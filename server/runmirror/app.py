@@ -21,6 +21,7 @@ from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
 from runmirror.db import answer_for, create_engine, hot_connections, unstorable
+from runmirror.door.middleware import Door, security_headers
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
@@ -43,7 +44,6 @@ from runmirror.traces import routes as trace_routes
 from runmirror.ui import nothing, static, upload
 from runmirror.ui import routes as ui_routes
 from runmirror.ui.folder import files_below, ui_folder
-from runmirror.ui.headers import SecurityHeaders
 from runmirror.ui.prefix import StaticPrefix
 from runmirror.unserved import routes as unserved_routes
 from runmirror.webhooks import routes as webhook_routes
@@ -98,18 +98,18 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     if settings.metrics:
         app.router.routes.extend(metrics_routes.router.routes)
     check_permissions(app)
-    _answer_errors(app)
+    _answer_errors(app, settings)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
-    app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
-    app.add_middleware(CountRequests, metrics=app.state.http_metrics)
     if settings.static_prefix:
         app.add_middleware(StaticPrefix, prefix=settings.static_prefix)
+    app.add_middleware(Door, settings=settings)
+    app.add_middleware(CountRequests, metrics=app.state.http_metrics)
     return app
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, settings: Settings) -> None:
     @app.exception_handler(RunmirrorError)
     async def ours(_: Request, error: RunmirrorError) -> JSONResponse:
         return error_answer(error)
@@ -142,7 +142,9 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         log.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=error)
-        return error_answer(RunmirrorError("Internal error; the server's log says more."))
+        answer = error_answer(RunmirrorError("Internal error; the server's log says more."))
+        answer.raw_headers += security_headers(settings.x_frame_options)  # this one is answered outside of the door
+        return answer
 
 
 def _say(problem: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 
 def _parts(value: object) -> object:
     """Text from the environment is a list with commas."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _env(name: str, *fallbacks: str) -> AliasChoices:
@@ -91,6 +91,16 @@ class Settings(BaseSettings):
     ui_dir: Path | None = Field(
         None, description="folder of MLflow's web pages; without it those of the package `mlflow`"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = Field(
+        (), validation_alias=_env("allowed_hosts", "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        description="names and addresses the server is called by, with commas: `tracking.example`, `*.example`, "
+        "`10.0.0.0/8`, `*`; an entry without a port admits every port",
+    )  # fmt: skip
+    cors_allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = Field(
+        (), validation_alias=_env("cors_allowed_origins", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"),
+        description="other origins whose pages may call the server, with commas: `https://app.example`, "
+        "`https://*.example`, or `*`, which is without their visitors' credentials",
+    )  # fmt: skip
     x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = Field(
         "SAMEORIGIN", validation_alias=_env("x_frame_options", "MLFLOW_SERVER_X_FRAME_OPTIONS"),
         description="who may show the pages in a frame; `NONE`: every site",

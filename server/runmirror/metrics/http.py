@@ -58,7 +58,7 @@ class HttpMetrics:
 
 
 class CountRequests:
-    """ASGI middleware, outside of all that may refuse a request but the static prefix, which copies the scope."""
+    """ASGI middleware, outside of all that may refuse a request."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self.app = app
