@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from runmirror import __version__, probes
+from runmirror import __version__, openapi, probes
 from runmirror.adoption import again
 from runmirror.adoption.service import Adoption
 from runmirror.answers import error_answer
@@ -98,6 +98,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     if settings.metrics:
         app.router.routes.extend(metrics_routes.router.routes)
     check_permissions(app)
+    openapi.describe(app)
     _answer_errors(app, settings)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)

@@ -38,7 +38,8 @@ async def serving(settings: Settings, **changes: object) -> AsyncIterator[httpx.
             ),
             (
                 "10.evil.example 192.168.evil.example 127.0.0.1.evil.example localhost.evil.example 8.8.8.8 172.32.0.1 "
-                "169.254.169.254 [2001:db8::1] tracking.example evil.example:5000 a@localhost localhost,evil localhost:x "
+                "169.254.169.254 [2001:db8::1] tracking.example evil.example:5000 a@localhost localhost,evil "
+                "localhost:x "
                 "localhost/x [::1 ::1 [::1]x localhost:123456"
             ),
         ),
