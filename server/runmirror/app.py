@@ -21,7 +21,8 @@ from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
 from runmirror.db import answer_for, create_engine, hot_connections, unstorable
-from runmirror.door.middleware import Door, security_headers
+from runmirror.door.middleware import ASKED_BY_ADDRESS, Door, security_headers
+from runmirror.door.rate import RateLimit
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
@@ -105,8 +106,10 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     if settings.static_prefix:
         app.add_middleware(StaticPrefix, prefix=settings.static_prefix)
+    if settings.rate_limit:
+        app.add_middleware(RateLimit, per_second=settings.rate_limit, free=ASKED_BY_ADDRESS)
     app.add_middleware(Door, settings=settings)
-    app.add_middleware(CountRequests, metrics=app.state.http_metrics)
+    app.add_middleware(CountRequests, metrics=app.state.http_metrics, logged=settings.access_log)
     return app
 
 

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     port: int = Field(
         5000, ge=0, le=65535, validation_alias=_env("port", "MLFLOW_PORT"), description="port to listen on"
     )
+    ssl_certfile: Path | None = Field(None, description="PEM file of the server's certificate: it then speaks TLS")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of the key, if it is not in that file")
+    ssl_ca_certs: Path | None = Field(
+        None, description="PEM file of the authorities of clients: who has no certificate of theirs is not served"
+    )
     workers: int = Field(1, ge=1, validation_alias=_env("workers", "MLFLOW_WORKERS"), description="API processes")
     auth: Literal["none"] = Field("none", description="who may call: `none` means everybody who reaches the port")
     insecure_no_auth: bool = Field(False, description="allow `none` on an address other than loopback")
@@ -106,6 +111,13 @@ class Settings(BaseSettings):
         description="who may show the pages in a frame; `NONE`: every site",
     )  # fmt: skip
 
+    rate_limit: float = Field(
+        0, ge=0, allow_inf_nan=False,
+        description="requests in a second that one address may make of one API process, five seconds' worth at once, "
+        "before it is answered 429; 0: as many as it likes",
+    )  # fmt: skip
+    log_format: Literal["text", "json"] = Field("text", description="log lines as text, or as a JSON object each")
+    access_log: bool = Field(False, description="log a line for each request that was answered")
     metrics: bool = Field(True, description="serve `/metrics` for Prometheus")
     expose_prometheus: Path | None = Field(
         None, description="folder below which several API processes share their counts for `/metrics`"
@@ -266,6 +278,15 @@ class Settings(BaseSettings):
     def _lease_outlives_a_call(self) -> Self:
         if self.mirror_lease <= self.mirror_timeout:
             raise ValueError("RUNMIRROR_MIRROR_LEASE must be longer than RUNMIRROR_MIRROR_TIMEOUT")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs):
+            raise ValueError("RUNMIRROR_SSL_KEYFILE and RUNMIRROR_SSL_CA_CERTS need RUNMIRROR_SSL_CERTFILE")
+        for file in (self.ssl_certfile, self.ssl_keyfile, self.ssl_ca_certs):
+            if file is not None and not file.is_file():
+                raise ValueError(f"{file} is not there")
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,8 @@
 """What the door lets in and what it refuses, on the app production runs."""
 
+import io
+import json
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -7,11 +10,13 @@ import httpx
 import pytest
 from asgi_lifespan import LifespanManager
 
+from runmirror import logs
 from runmirror.app import create_app
 from runmirror.body_limit import MAX_NESTING
 from runmirror.door.hosts import DEFAULT, Hosts
 from runmirror.door.middleware import MAX_HEADERS, MAX_PATH_BYTES, MAX_QUERY_BYTES
 from runmirror.door.origins import Origins
+from runmirror.door.rate import Buckets
 from runmirror.settings import Settings
 
 CREATE = "/api/2.0/mlflow/experiments/create"
@@ -212,3 +217,54 @@ async def test_a_route_of_json_takes_no_other_type(client: httpx.AsyncClient, ki
         assert answer.status_code in {400, 404}, path
     runs = await client.post("/api/2.0/mlflow/runs/search", json={"experiment_ids": ["0"]})
     assert runs.json() == {}
+
+
+async def test_an_address_that_asks_too_often_is_told_when_to_come_again(settings: Settings) -> None:
+    async with serving(settings, rate_limit=2.0) as client:
+        answers = [await client.get("/version") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3  # a probe is free
+        answers = [await client.post(CREATE, json={"name": f"n{number}"}) for number in range(15)]
+        assert [answer.status_code for answer in answers[:10]] == [200] * 10
+        last = answers[-1]
+        assert (last.status_code, last.json()["error_code"]) == (429, "REQUEST_LIMIT_EXCEEDED")
+        assert 1 <= int(last.headers["retry-after"]) <= 2
+        assert last.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_bucket_fills_at_its_rate_and_of_too_many_callers_the_oldest_is_forgotten() -> None:
+    now = 0.0
+    buckets = Buckets(2.0, lambda: now)
+    assert [buckets.take("a") for _ in range(10)] == [0.0] * 10
+    assert buckets.take("a") == 0.5
+    assert buckets.take("b") == 0.0
+    now = 0.5
+    assert (buckets.take("a"), buckets.take("a")) == (0.0, 0.5)
+    for number in range(10_001):
+        buckets.take(str(number))
+    assert buckets.take("a") == 0.0
+
+
+async def test_log_lines_name_the_request_and_an_answer_names_it_too(settings: Settings) -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("runmirror.metrics.http")
+    try:
+        logs.configure("json", logging.INFO)
+        logging.getLogger().handlers[0].setStream(stream)  # type: ignore[attr-defined]
+        async with serving(settings, access_log=True) as client:
+            path = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+            given = await client.get(path, headers={"X-Request-Id": "from-the-proxy.7"})
+            made = [await client.get(path, headers={"X-Request-Id": bad}) for bad in ("a b", "x" * 65, "", '"')]
+    finally:
+        logging.getLogger().handlers.clear()
+        logger.handlers.clear()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    lines = [line for line in lines if line["logger"] == logger.name]
+    assert lines[0] | {"time": "", "ms": 0} == {
+        "time": "", "level": "info", "logger": logger.name, "request_id": "from-the-proxy.7", "method": "GET",
+        "route": "/api/2.0/mlflow/experiments/get", "status": 200, "ms": 0, "client": "127.0.0.1",
+        "message": lines[0]["message"],
+    }  # fmt: skip
+    ids = [answer.headers["x-request-id"] for answer in [given, *made]]
+    assert [line["request_id"] for line in lines] == ids
+    assert len(set(ids)) == 5
+    assert not any("experiment_id" in json.dumps(line) for line in lines)

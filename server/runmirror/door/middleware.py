@@ -3,14 +3,20 @@
 What is refused here is refused before anything of it was read or looked up.
 """
 
+import os
+import re
+from itertools import count
+
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runmirror.answers import error_answer
+from runmirror.audit.caller import caller
 from runmirror.door.errors import AddressTooLong, HostRefused, OriginRefused, TooManyHeaders
 from runmirror.door.hosts import DEFAULT, Hosts
 from runmirror.door.origins import Origins, is_own
 from runmirror.errors import BadRequest, RunmirrorError
+from runmirror.logs import request_id
 from runmirror.settings import Settings
 
 MAX_HEADERS = 100
@@ -19,10 +25,11 @@ MAX_PATH_BYTES = 8 * 1024
 MAX_QUERY_BYTES = 32 * 1024
 
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_ASKED_BY_ADDRESS = frozenset({"/health", "/version", "/livez", "/readyz"})  # of a kubelet, which knows no name
+ASKED_BY_ADDRESS = frozenset({"/health", "/version", "/livez", "/readyz"})  # of a kubelet, which knows no name
 _FRAMED_BY_NOTEBOOKS = "/static-files/lib/notebook-trace-renderer"
 _SITES_OF_OURS = frozenset({"same-origin", "none"})
 _MOST_REMEMBERED = 1000
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.\-]{1,64}")
 
 _Headers = list[tuple[bytes, bytes]]
 
@@ -56,8 +63,12 @@ class Door:
         self._hosts, self._origins = who_may_call(settings)
         self._admitted: set[bytes] = set()  # hosts seen and admitted: most requests name one of a few
         self._prefix = settings.static_prefix
+        self._process = os.urandom(6).hex()
+        self._numbers = count(1)
         self._headers = security_headers(settings.x_frame_options)
         self._framed_headers = security_headers("NONE")[:2]  # shown inside pages of other sites on purpose
+        if settings.ssl_certfile is not None:  # only who speaks TLS here knows that https will do from now on
+            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,7 +76,10 @@ class Door:
             return
         path: str = scope["path"]
         is_framed = path.startswith(_FRAMED_BY_NOTEBOOKS, len(self._prefix))
-        headers = self._framed_headers if is_framed else self._headers
+        number = f"{self._process}-{next(self._numbers):x}"
+        headers = [*(self._framed_headers if is_framed else self._headers), (b"x-request-id", number.encode())]
+        request_id.set(number)
+        caller.set((scope.get("client") or ("unknown",))[0])
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -74,6 +88,8 @@ class Door:
 
         try:
             given = self._checked(scope)
+            if wanted := given.get(b"x-request-id"):
+                headers[-1] = self._named(wanted, number)
             if b"origin" in given or b"sec-fetch-site" in given:
                 for_page = self._checked_origin(scope, given)
                 if for_page:
@@ -85,6 +101,12 @@ class Door:
             await error_answer(refusal)(scope, receive, with_headers)
             return
         await self.app(scope, receive, with_headers)
+
+    def _named(self, wanted: bytes, otherwise: str) -> tuple[bytes, bytes]:
+        """The id that a proxy gave the request, when it can be one."""
+        name = wanted.decode("latin-1") if _REQUEST_ID.fullmatch(wanted) else otherwise
+        request_id.set(name)
+        return b"x-request-id", name.encode()
 
     def _checked(self, scope: Scope) -> dict[bytes, bytes]:
         """The request's headers, when there are not too many and the server has the name it is called by."""
@@ -104,7 +126,7 @@ class Door:
         return given
 
     def _check_host(self, path: str, host: bytes) -> None:
-        if path in _ASKED_BY_ADDRESS or path.removeprefix(self._prefix) in _ASKED_BY_ADDRESS:
+        if path in ASKED_BY_ADDRESS or path.removeprefix(self._prefix) in ASKED_BY_ADDRESS:
             return
         name = host.decode("latin-1")
         if not self._hosts.admits(name):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.errors import EvaluationDatasetNotFound
 from runmirror.evaluation_datasets import queries, records_queries, service, wire
@@ -58,6 +59,7 @@ async def get_dataset(dataset_id: str, connection: ReadConnection) -> wire.Datas
 async def delete_dataset(dataset_id: str, connection: WriteConnection) -> Empty:
     """Erase a dataset with its records; one that is not there is gone already."""
     await queries.delete(connection, dataset_id)
+    await audit.record(connection, "evaluation_dataset.delete", dataset_id)
     return Empty()
 
 
