@@ -145,7 +145,7 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        log.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=error)
+        log.error("unforeseen error in %s %r", request.method, request.url.path, exc_info=error)
         answer = error_answer(RunmirrorError("Internal error; the server's log says more."))
         answer.raw_headers += security_headers(settings.x_frame_options)  # this one is answered outside of the door
         return answer
