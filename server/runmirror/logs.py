@@ -6,7 +6,7 @@ import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 # Of the request that is being answered; every task of a request inherits it.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -16,11 +16,16 @@ _NOISY = ("azure", "httpx")
 
 def configure(log_format: Literal["text", "json"], level: int) -> None:
     """What this process and its libraries log goes to standard error; nothing of what clients send is among it."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[lines(log_format, sys.stderr)], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def lines(log_format: Literal["text", "json"], stream: TextIO) -> logging.Handler:
+    """What writes each record to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    return handler
 
 
 class _Text(logging.Formatter):

@@ -244,21 +244,22 @@ def test_a_bucket_fills_at_its_rate_and_of_too_many_callers_the_oldest_is_forgot
     assert buckets.take("a") == 0.0
 
 
-async def test_log_lines_name_the_request_and_an_answer_names_it_too(settings: Settings) -> None:
+async def test_log_lines_name_the_request_and_an_answer_names_it_too(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     stream = io.StringIO()
+    handler = logs.lines("json", stream)
     logger = logging.getLogger("runmirror.metrics.http")
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addHandler(handler)
     try:
-        logs.configure("json", logging.INFO)
-        logging.getLogger().handlers[0].setStream(stream)  # type: ignore[attr-defined]
         async with serving(settings, access_log=True) as client:
             path = "/api/2.0/mlflow/experiments/get?experiment_id=0"
             given = await client.get(path, headers={"X-Request-Id": "from-the-proxy.7"})
             made = [await client.get(path, headers={"X-Request-Id": bad}) for bad in ("a b", "x" * 65, "", '"')]
     finally:
-        logging.getLogger().handlers.clear()
-        logger.handlers.clear()
+        logger.removeHandler(handler)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    lines = [line for line in lines if line["logger"] == logger.name]
     assert lines[0] | {"time": "", "ms": 0} == {
         "time": "", "level": "info", "logger": logger.name, "request_id": "from-the-proxy.7", "method": "GET",
         "route": "/api/2.0/mlflow/experiments/get", "status": 200, "ms": 0, "client": "127.0.0.1",
