@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from runmirror.migrate import head_revision, migrate
+from runmirror.migrate import _config, head_revision, migrate
 from runmirror.tables import metadata
 
 _numbers = itertools.count()
@@ -57,3 +58,23 @@ async def test_replicas_that_start_at_once_migrate_once(empty_database: str) -> 
 def test_migrating_again_changes_nothing(postgres: str) -> None:
     url = make_url(postgres).set(database="runmirror_template").render_as_string(hide_password=False)
     migrate(url)
+
+
+async def test_old_metrics_and_params_learn_their_experiment(empty_database: str) -> None:
+    await asyncio.to_thread(command.upgrade, _config(empty_database), "0013")
+    engine = create_async_engine(make_url(empty_database).set(drivername="postgresql+asyncpg"))
+    async with engine.begin() as connection:
+        for statement in (
+            """INSERT INTO runs (run_id, experiment_id, name, status, start_time_ms, artifact_uri)
+               SELECT gen_random_uuid(), n % 3, 'r', 'FINISHED', n, '' FROM generate_series(1, 2500) n""",
+            "INSERT INTO params (run_id, key, value, seq) SELECT run_id, 'p', 'x', 1 FROM runs",
+            """INSERT INTO latest_metrics (run_id, key, metric_id, seq, step, timestamp_ms, value)
+               SELECT run_id, 'm', 1, 1, 0, 0, 0.5 FROM runs""",
+        ):
+            await connection.execute(text(statement))
+    await asyncio.to_thread(migrate, empty_database)
+    async with engine.connect() as connection:
+        for table in ("params", "latest_metrics"):
+            right = f"SELECT count(*) FROM {table} t JOIN runs r USING (run_id) WHERE t.experiment_id = r.experiment_id"
+            assert await connection.scalar(text(right)) == 2500
+    await engine.dispose()

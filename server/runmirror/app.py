@@ -17,6 +17,7 @@ from runmirror.adoption.service import Adoption
 from runmirror.answers import error_answer
 from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
+from runmirror.artifacts.small import MAX_BYTES, SmallUploads
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
@@ -28,7 +29,7 @@ from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
 from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
-from runmirror.hot.middleware import HotRoutes, check_hot
+from runmirror.hot.middleware import HotRoutes, check_hot, check_hot_folders
 from runmirror.logged_models import routes as logged_model_routes
 from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
@@ -68,11 +69,14 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.hot_connections = hot_connections(settings, database_url)
         hot_runs = HotRuns(app.state.hot_connections)
         app.state.hot = check_hot(app, hot_runs.handlers())
+        small_uploads = SmallUploads(lambda: app.state.artifacts, app.state.hot_connections)
+        app.state.hot_folders = check_hot_folders(app, small_uploads.upload, MAX_BYTES, *artifact_routes.UPLOADS)
         try:
             async with delivering(settings, app.state.engine, app.state.webhook_sender):
                 yield
         finally:
             await hot_runs.close()
+            await small_uploads.close()
             await app.state.hot_connections.close()
             await app.state.adoption.close()
             await app.state.webhook_sender.close()

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -125,6 +126,27 @@ def test_a_connection_that_breaks_in_mid_upload_leaves_nothing(
     assert live.raw("PUT", f"{SERVICE}/0/{run_id}/artifacts/f", b"whole")[0] == 200
     assert live.raw("GET", f"{SERVICE}/0/{run_id}/artifacts/f") == (200, b"whole")
     assert live.log.read_text() == ""
+
+
+def test_a_client_that_hangs_up_in_mid_download_leaves_nothing_open(live: Live, run_id: str) -> None:
+    target = f"{SERVICE}/0/{run_id}/artifacts/f"
+    assert live.raw("PUT", target, b"x" * 20 * MEBIBYTE)[0] == 200
+    with socket.create_connection(("127.0.0.1", live.port)) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert connection.recv(MEBIBYTE).startswith(b"HTTP/1.1 200")
+    deadline = time.monotonic() + DEADLINE_S
+    while _has_open(live, "/artifacts/f") and time.monotonic() < deadline:
+        live.raw("GET", "/health")  # the server has other work meanwhile
+    assert not _has_open(live, "/artifacts/f")
+    assert live.log.read_text() == ""
+
+
+def _has_open(live: Live, end: str) -> bool:
+    opened = []
+    for descriptor in Path(f"/proc/{live.child.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            opened.append(str(descriptor.readlink()))
+    return any(name.endswith(end) for name in opened)
 
 
 def test_memory_does_not_grow_with_a_file(live: Live, run_id: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -279,4 +280,18 @@ async def test_a_file_and_a_folder_cannot_share_a_name_in_a_folder(tmp_path: Pat
     with pytest.raises(InvalidParameter):
         await store.write("d/f/g", chunks(b"2"))
     assert await content(store, "d/f") == b"1"
+    assert list(store.uploads.iterdir()) == []
+
+
+async def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.prepare()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * 1024**2 // 2, hard))
+    try:
+        with pytest.raises(Unavailable):
+            await store.write("f", chunks(*[b"x" * 1024**2] * 8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert await store.list("") == []
     assert list(store.uploads.iterdir()) == []

@@ -11,13 +11,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
-from sqlalchemy.ext.asyncio import AsyncTransaction
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from runmirror.artifacts.service import Artifacts
-from runmirror.mirror import link, overflow_queries, queries, queue, status, throughput
-from runmirror.runs import inputs_service, service
+from runmirror.mirror import claims, link, overflow_queries, queries, queue, status, throughput
+from runmirror.mirror.azureml_transport import Answer, Transport
+from runmirror.runs import hot_queries, inputs_service, service
 
 KINDS = ("before_commit", "after_commit", "before_request", "after_request")
 MARK = "CHAOS died at "
@@ -66,36 +68,62 @@ def install(kind: str, number: int) -> None:
     AsyncTransaction.commit = committing  # type: ignore[method-assign]
     AsyncTransaction.__aexit__ = leaving  # type: ignore[method-assign]
 
-    send = httpx.AsyncClient.send
+    send = Transport.send
 
-    async def sending(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
-        what = f"{request.method} {'/'.join(request.url.path.split('/')[-2:])}"
-        if request.url.host.split(".")[1:2] == ["blob"]:
-            what = f"{request.method} blob"
+    async def sending(self: Transport, method: str, url: str, **options: Any) -> Answer:
+        parts = urlsplit(url)
+        is_blob = (parts.hostname or "").split(".")[1:2] == ["blob"]
+        what = f"{method} blob" if is_blob else f"{method} {'/'.join(parts.path.split('/')[-2:])}"
         fuse.at("before_request", what)
-        answer = await send(self, request, **options)
+        answer = await send(self, method, url, **options)
         fuse.at("after_request", what)
         return answer
 
-    httpx.AsyncClient.send = sending  # type: ignore[method-assign]
+    Transport.send = sending  # type: ignore[method-assign]
     random.seed()
 
 
 def _name_the_work(fuse: _Fuse) -> None:
-    """Remember which function of the queue, or of a service, worked last: so that a boundary has a name."""
+    """Remember which function of the queue, or of a service, worked last: so that a boundary has a name.
+
+    What is one statement and a transaction of its own has its boundaries here.
+    """
 
     def named(name: str, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @wraps(function)
         async def call(*arguments: Any, **options: Any) -> Any:
             fuse.doing = name
-            return await function(*arguments, **options)
+            is_whole = bool(arguments) and _commits_by_itself(arguments[0])
+            if is_whole:
+                fuse.at("before_commit", name)
+            answer = await function(*arguments, **options)
+            if is_whole:
+                fuse.at("after_commit", name)
+            return answer
 
         return call
 
-    for module in (queue, queries, overflow_queries, link, status, throughput, service, inputs_service):
+    for module in (
+        queue,
+        claims,
+        queries,
+        overflow_queries,
+        link,
+        status,
+        throughput,
+        service,
+        inputs_service,
+        hot_queries,
+    ):
         for name, found in list(vars(module).items()):
             is_own = getattr(found, "__module__", "") == module.__name__
             if is_own and callable(found) and getattr(found, "__code__", None) and found.__code__.co_flags & 0x80:
                 setattr(module, name, named(f"{module.__name__.rpartition('.')[2]}.{name}", found))
     for name in ("upload", "delete"):
         setattr(Artifacts, name, named(f"artifacts.{name}", getattr(Artifacts, name)))
+
+
+def _commits_by_itself(connection: object) -> bool:
+    if isinstance(connection, AsyncConnection) and connection.sync_connection is not None:
+        return connection.sync_connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    return isinstance(connection, asyncpg.Connection)

@@ -11,6 +11,12 @@ Json = dict[str, Any]
 
 START_MS = 1_700_000_000_000
 LIMITS = {"params": 14, "tags": 16, "metrics": 5}  # of the workspace, as the settings know them
+TIMEOUT_S = 2.0  # of the worker's requests
+SETTLE_S = 0.5
+# Longer than a worker waits. One that is stopped cannot hang up: then Azure acts on the request all the same, so late.
+# What it does even later than timeout and settle is promised to nobody (README, Design): there is no idempotency key.
+_HANG_S = TIMEOUT_S + 0.3
+assert _HANG_S < TIMEOUT_S + SETTLE_S
 
 
 @dataclass(frozen=True)
@@ -124,8 +130,8 @@ def _fault(dice: random.Random) -> Json:
     everything: Json = {"match": {"path": _SERVICE}, "skip": dice.randint(0, 20), "times": times}
     late: Json = {"match": {"path": r"runs/log-batch$"}, "skip": skip, "times": 1}
     found: dict[str, Callable[[], Json]] = {
-        "hang": lambda: rule | {"kind": "hang", "seconds": dice.choice([0.2, 2.3]), "times": 1},
-        "hang_after": lambda: rule | {"kind": "hang_after", "seconds": dice.choice([0.2, 2.3]), "times": 1},
+        "hang": lambda: rule | {"kind": "hang", "seconds": dice.choice([0.2, _HANG_S]), "times": 1},
+        "hang_after": lambda: rule | {"kind": "hang_after", "seconds": dice.choice([0.2, _HANG_S]), "times": 1},
         "drip": lambda: rule | {"kind": "drip", "seconds": dice.choice([0.4, 3.0]), "times": 1},
         "throttled": lambda: everything | _status(429, {"Retry-After": dice.choice(["0.2", "0.2", "1"])}),
         "throttled_until": lambda: everything | _status(429, {"Retry-After": "date+1"}) | {"times": 1},

@@ -17,14 +17,14 @@ from azure.storage.blob import BlobServiceClient
 from tests.chaos.compare import OVERFLOW, compare, newest, read_source, read_target
 from tests.chaos.crash_points import MARK
 from tests.chaos.nursery import Child
-from tests.chaos.plan import LIMITS, Event, Plan, draw
+from tests.chaos.plan import LIMITS, SETTLE_S, TIMEOUT_S, Event, Plan, draw
 from tests.chaos.workload import Workload
 from tests.chaos.world import World
 from tests.server import clean_environment, free_port
 
 # Little patience: what takes minutes in production is over in a second.
 _HASTE = {
-    "RUNMIRROR_MIRROR_LEASE": "3", "RUNMIRROR_MIRROR_TIMEOUT": "2", "RUNMIRROR_MIRROR_SETTLE": "0.2",
+    "RUNMIRROR_MIRROR_LEASE": "3", "RUNMIRROR_MIRROR_TIMEOUT": str(TIMEOUT_S), "RUNMIRROR_MIRROR_SETTLE": str(SETTLE_S),
     "RUNMIRROR_MIRROR_POLL": "0.2", "RUNMIRROR_MIRROR_DEBOUNCE": "0.02", "RUNMIRROR_MIRROR_BACKOFF_MAX": "0.1",
     "RUNMIRROR_MIRROR_OVERFLOW_EVERY": "0.2", "RUNMIRROR_DB_POOL_TIMEOUT": "2",
 }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from runmirror.mirror.azureml_transport import Transport
+from runmirror.mirror.queue import LeaseLost
 from runmirror.mirror.target import SourceChanged, TargetUnavailable
 from runmirror.settings import Settings
 from tests.server import free_port
@@ -69,6 +70,24 @@ async def test_a_request_that_never_left_is_not_uncertain(transport: Transport) 
     with pytest.raises(TargetUnavailable) as raised:
         await transport.send("POST", f"http://127.0.0.1:{free_port()}/", headers={}, has_effect=True)
     assert not raised.value.uncertain
+
+
+async def test_a_body_stays_here_when_the_lease_ends_while_its_connection_is_made(
+    server: Server, transport: Transport
+) -> None:
+    """A stopped process wakes where it was: behind the first look at its lease, in front of the first byte."""
+    asked = 0
+
+    def guard() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise LeaseLost
+
+    with pytest.raises(LeaseLost):
+        await transport.send("POST", f"{server.url}/a", headers={}, content=b"{}", has_effect=True, guard=guard)
+    await transport.send("POST", f"{server.url}/b", headers={}, content=b"{}", has_effect=True, guard=guard)
+    assert [head.split(" ")[1] for head in server.heads] == ["/b"]
 
 
 async def test_a_signed_url_arrives_as_it_was_signed(server: Server, transport: Transport) -> None:

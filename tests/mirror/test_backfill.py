@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runmirror.mirror import link_queries, queue
+from runmirror.mirror import claims, link_queries, queue
 from runmirror.mirror.link import Link, write_link
 from runmirror.mirror.queue import Lease
 from runmirror.mirror.worker import Worker
@@ -44,9 +44,9 @@ async def claim(
 ) -> list[Lease]:
     await Workspaces(engine).route()
     async with engine.begin() as connection:
-        live = await queue.claim(connection, workspace_id=workspace_id, most=most, ttl=TTL, debounce=NOW, settle=NOW)
+        live = await claims.claim(connection, workspace_id=workspace_id, most=most, ttl=TTL, debounce=NOW, settle=NOW)
         left = most - len(live)
-        return live + await queue.claim_past(
+        return live + await claims.claim_past(
             connection, workspace_id=workspace_id, most=left, ttl=TTL, backfill_rate=rate
         )
 
@@ -102,7 +102,7 @@ async def test_every_pace_begins_at_once_and_goes_on(engine: AsyncEngine, rate: 
     if rate < 1:
         assert await claim(engine, rate=rate) == []
         async with engine.connect() as connection:
-            wait = await queue.seconds_to_next(connection, debounce=NOW, settle=NOW, backfill_rate=rate)
+            wait = await claims.seconds_to_next(connection, debounce=NOW, settle=NOW, backfill_rate=rate)
         assert 0 < (wait or 0) <= 1 / rate
         await pass_time(engine, 1 / rate)
         assert len(await claim(engine, rate=rate)) == 1
@@ -153,14 +153,14 @@ async def test_the_past_leaves_a_place_free(
                     break
             await asyncio.sleep(0.02)
         looks = 0
-        claim_runs = queue.claim
+        claim_runs = claims.claim
 
         async def counted(*arguments: object, **named: object) -> list[Lease]:
             nonlocal looks
             looks += 1
             return await claim_runs(*arguments, **named)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(queue, "claim", counted)
+        monkeypatch.setattr(claims, "claim", counted)
         for number in range(5):
             live = await source.run(f"live {number}")
             while (await live.mirror()).state != "current":

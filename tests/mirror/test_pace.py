@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runmirror.mirror import destinations, pace, queue, turns
+from runmirror.mirror import claims, destinations, pace, turns
 from runmirror.mirror.pace import Pace
 from runmirror.mirror.turns import Turns
 from tests.mirror.conftest import WORKSPACE_ID
@@ -83,7 +83,7 @@ async def test_of_each_experiment_the_longest_waiting_run_has_its_turn(
                 text("UPDATE mirrors SET due_at = now() - make_interval(mins => :age) WHERE run_id = ANY(:ids)"),
                 {"age": 10 + age, "ids": [run.run_id for run in runs[name][1:]]},
             )
-        oldest = await queue.oldest_of_each_experiment(connection, workspace_id=WORKSPACE_ID, debounce=timedelta(0))
+        oldest = await claims.oldest_of_each_experiment(connection, workspace_id=WORKSPACE_ID, debounce=timedelta(0))
     assert [next(name for name in "abc" if run_id in {run.run_id for run in runs[name]}) for run_id in oldest] == [
         *"cba"
     ]

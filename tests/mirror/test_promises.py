@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.artifacts.files import Store
 from runmirror.entities import Batch, RunStatus
-from runmirror.mirror import destinations, queue, status
+from runmirror.mirror import claims, destinations, queue, status
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.queue import Lease, LeaseLost
 from runmirror.mirror.target import TargetRejected, TargetUnavailable
@@ -70,7 +70,7 @@ async def test_a_write_and_its_place_in_the_queue_are_committed_together_or_not_
                 before = now
     deaths = [line.split()[4] for line in log.read_text().splitlines() if line.startswith(MARK)]
     assert len(deaths) == 6
-    assert any(death.startswith(("queue", "service")) for death in deaths)
+    assert any(death.startswith("hot_queries") for death in deaths)
 
 
 async def _write_until_it_dies(url: str, engine: AsyncEngine) -> int:
@@ -322,7 +322,7 @@ async def test_of_two_workers_one_has_the_run_whatever_their_clocks_say(
 
     async def claim() -> list[Lease]:
         async with engine.begin() as connection:
-            return await queue.claim(
+            return await claims.claim(
                 connection, workspace_id=WORKSPACE_ID, most=9, ttl=timedelta(seconds=30), debounce=timedelta(0),
                 settle=timedelta(0),
             )  # fmt: skip

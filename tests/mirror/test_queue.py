@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.entities import Batch, Metric, Param
-from runmirror.mirror import destinations, queries, queue
+from runmirror.mirror import claims, destinations, queries, queue
 from runmirror.mirror.link import Link, write_link
 from runmirror.mirror.queue import CHANNEL, Lease, LeaseLost, Plan
 from runmirror.runs import service as runs
@@ -35,10 +35,10 @@ async def claim(
     async with engine.begin() as connection:
         await destinations.route(connection, settle=settle)
     async with engine.begin() as connection:
-        live = await queue.claim(
+        live = await claims.claim(
             connection, workspace_id=workspace_id, most=most, ttl=ttl, debounce=debounce, settle=settle
         )
-        return live + await queue.claim_past(
+        return live + await claims.claim_past(
             connection, workspace_id=workspace_id, most=most - len(live), ttl=ttl, backfill_rate=10
         )
 
@@ -108,7 +108,7 @@ async def test_a_run_that_somebody_is_claiming_is_passed_over_not_waited_for(
     first, second = await source.run("first"), await source.run("second")
     await claim(engine, most=0)
     async with engine.begin() as other:
-        [held] = await queue.claim(other, workspace_id=WORKSPACE_ID, most=1, ttl=TTL, debounce=NOW, settle=NOW)
+        [held] = await claims.claim(other, workspace_id=WORKSPACE_ID, most=1, ttl=TTL, debounce=NOW, settle=NOW)
         async with asyncio.timeout(5):
             [mine] = await claim(engine)
     assert (held.run_id, mine.run_id) == (first.run_id, second.run_id)
@@ -239,7 +239,7 @@ async def test_seconds_to_next_knows_debounce_and_expiry(source: Source, engine:
     async def seconds(debounce_s: float = 0, settle_s: float = 0) -> float | None:
         debounce, settle = timedelta(seconds=debounce_s), timedelta(seconds=settle_s)
         async with engine.connect() as connection:
-            return await queue.seconds_to_next(connection, debounce=debounce, settle=settle)
+            return await claims.seconds_to_next(connection, debounce=debounce, settle=settle)
 
     assert await seconds() is None
     await source.run()
@@ -303,3 +303,34 @@ async def _until_blocked(engine: AsyncEngine) -> None:
     async with asyncio.timeout(10), engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         while not await connection.scalar(waiting):
             await asyncio.sleep(0.01)
+
+
+async def test_taking_runs_reads_no_more_the_more_are_due(source: Source, engine: AsyncEngine) -> None:
+    """With hundreds of times as many runs due as it takes."""
+    run = await source.run()
+    await claim(engine)
+    more = """
+        WITH made AS (
+            INSERT INTO runs (run_id, experiment_id, name, user_id, status, start_time_ms, artifact_uri)
+            SELECT gen_random_uuid(), experiment_id, name, user_id, status, start_time_ms, artifact_uri
+            FROM runs, generate_series(1, 2000) WHERE run_id = :run_id RETURNING run_id)
+        INSERT INTO mirrors (run_id, link_id, backfill, unrouted)
+        SELECT made.run_id, link_id, random() < 0.5, NULL FROM made, mirrors WHERE mirrors.run_id = :run_id
+    """
+    async with engine.begin() as connection:
+        await connection.execute(text(more), {"run_id": run.run_id})
+        await connection.execute(text("ANALYZE runs, mirrors"))
+        values = {
+            "workspace_id": WORKSPACE_ID,
+            "ttl": TTL,
+            "debounce": NOW,
+            "settle": NOW,
+            "turns": [],
+            "most": 4,
+            "step": 0.1,
+        }
+        for statement in (claims._CLAIM, claims._CLAIM_PAST):
+            explain = text(f"EXPLAIN {statement % {'most': 4}}")
+            plan = await connection.execute(explain, {name: values[name] for name in explain._bindparams})
+            told = "\n".join(row[0] for row in plan)
+            assert "Seq Scan on mirrors" not in told, told

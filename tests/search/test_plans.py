@@ -26,6 +26,8 @@ _FILL = f"""
     SELECT run_id, 'loss', 1, 1, 0, 0, n FROM made;
     INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
     SELECT run_id, 1, 1, k, k, n FROM made, generate_series(1, 3) k;
+    INSERT INTO tags (run_id, key, value, seq)
+    SELECT run_id, 'mlflow.parentRunId', 'p' || n / 10, 1 FROM made;
     ANALYZE runs; ANALYZE params; ANALYZE tags; ANALYZE latest_metrics; ANALYZE metrics
 """
 
@@ -38,18 +40,32 @@ async def filled(connection: AsyncConnection) -> AsyncConnection:
     return connection
 
 
+async def plans(connection: AsyncConnection, engine: AsyncEngine, call: Any, *, ran: bool) -> list[dict[str, Any]]:
+    """The nodes of the plans of all statements of `call`; with what they did, if they are to be `ran` again."""
+    seen: list[tuple[str, Any]] = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: seen.append((given[2], given[3])))
+    await call()
+    found: list[dict[str, Any]] = []
+    taken = seen.copy()  # what explains them runs too
+    for statement, parameters in taken:
+        explain = f"EXPLAIN (FORMAT JSON{', ANALYZE, TIMING OFF' if ran else ''}) {statement}"
+        answer = await connection.exec_driver_sql(explain, parameters)
+        found += _nodes(answer.scalar_one()[0]["Plan"])
+    assert found
+    return found
+
+
 async def read_through(connection: AsyncConnection, engine: AsyncEngine, call: Any) -> set[str]:
     """The large tables of which the statements of `call` read every row."""
-    ran: list[tuple[str, Any]] = []
-    event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: ran.append((given[2], given[3])))
-    await call()
-    found: set[str] = set()
-    taken = ran.copy()  # what explains them runs too
-    for statement, parameters in taken:
-        answer = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
-        found |= {node["Relation Name"] for node in _nodes(answer.scalar_one()[0]["Plan"]) if _is_scan(node)}
-    assert ran
-    return found & LARGE
+    nodes = await plans(connection, engine, call, ran=False)
+    return {node["Relation Name"] for node in nodes if _is_scan(node)} & LARGE
+
+
+async def rows_read(connection: AsyncConnection, engine: AsyncEngine, call: Any) -> int:
+    """How many rows the statements of `call` read from tables, those that a filter took away among them."""
+    nodes = await plans(connection, engine, call, ran=True)
+    read = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+    return round(sum(node["Actual Loops"] * node.get(n, 0) for node in nodes if "Relation Name" in node for n in read))
 
 
 def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,6 +89,31 @@ async def test_a_search_reads_through_no_table(
         assert page.run_ids
 
     assert await read_through(filled, engine, search) == set()
+
+
+@pytest.mark.parametrize(
+    ("asked", "order_by"),
+    [
+        ("metrics.loss > 3 and params.lr = '1'", ["metrics.loss DESC"]),
+        ("metrics.loss < 29000 and params.lr = '1' and tags.team = '1'", ["metrics.loss"]),
+        ("params.lr = '1' and tags.team != '2'", []),
+        ("", ["metrics.loss DESC", "params.lr"]),
+        ("metrics.loss > 29900 and params.lr = '1'", ["run_name"]),
+        ("tags.mlflow.parentRunId = 'p7'", ["params.lr"]),
+        ("metrics.loss <= 100 and metrics.loss >= 50", ["metrics.other DESC"]),
+    ],
+)
+async def test_a_page_of_a_large_experiment_costs_a_page(
+    filled: AsyncConnection, engine: AsyncEngine, asked: str, order_by: list[str]
+) -> None:
+    async def search() -> None:
+        page = await search_runs(
+            filled, experiment_ids=["8"], filter_string=asked, run_view_type=ViewType.ACTIVE_ONLY, max_results=10,
+            order_by=order_by, page_token=None,
+        )  # fmt: skip
+        assert len(page.run_ids) == 10
+
+    assert await rows_read(filled, engine, search) < OTHERS / 5
 
 
 async def test_pages_of_runs_and_histories_read_through_no_table(filled: AsyncConnection, engine: AsyncEngine) -> None:

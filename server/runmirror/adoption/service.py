@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
@@ -19,14 +19,15 @@ from runmirror.adoption.flights import Flights
 from runmirror.db import answer_for
 from runmirror.entities import Batch, LifecycleStage, Metric, Tag
 from runmirror.errors import Busy
-from runmirror.mirror.azureml import AzureMLTarget
-from runmirror.mirror.link import link_of_settings, open_target
 from runmirror.mirror.link_queries import Link, read_links
 from runmirror.mirror.target import BornThere, RemoteRun, TargetError
 from runmirror.run_ids import stored_id
 from runmirror.runs.service import RUN_NAME_TAG
 from runmirror.settings import Settings
 from runmirror.wire import finite_or_nan
+
+if TYPE_CHECKING:  # Azure's clients take a quarter of a second and 20 MB: only who has a workspace imports them
+    from runmirror.mirror.azureml import AzureMLTarget
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,15 @@ class Adoption:
         async with self._transaction() as connection:
             linked = await read_links(connection)
         # Before the first worker has written it down, it is in the settings.
+        return sorted(linked, key=lambda link: not link.is_default) or self._named()
+
+    def _named(self) -> Sequence[Link]:
+        if self._settings.azureml_workspace is None and self._settings.azureml_tracking_uri is None:
+            return []
+        from runmirror.mirror.link import link_of_settings  # noqa: PLC0415 - see above
+
         named = link_of_settings(self._settings)
-        return sorted(linked, key=lambda link: not link.is_default) or ([] if named is None else [named])
+        return [] if named is None else [named]
 
     async def _first(self, linked: Sequence[Link], ask: Callable[[Link], Awaitable[_Found | None]]) -> _Found | None:
         """What the first workspace says that knows; who cannot be asked now may be the one that does."""
@@ -170,7 +178,7 @@ class Adoption:
         now_ms = time.time_ns() // 1_000_000
         return await queries.adopt_experiment(connection, azure_experiment_id, name, now_ms, link_id=link_id), link_id
 
-    async def _points(self, target: AzureMLTarget, born: BornThere) -> tuple[Metric, ...]:
+    async def _points(self, target: "AzureMLTarget", born: BornThere) -> tuple[Metric, ...]:
         """Every point of every metric; of a run with very many, the newest of each, so that nobody waits for ever."""
         try:
             async with asyncio.timeout(self._settings.mirror_timeout.total_seconds() / 2):
@@ -182,8 +190,10 @@ class Adoption:
             points = born.batch.metrics
         return tuple(replace(point, value=finite_or_nan(point.value)) for point in points)
 
-    async def _target(self, link: Link) -> AzureMLTarget:
+    async def _target(self, link: Link) -> "AzureMLTarget":
         """The workspace's, opened when it is first asked for. Raises `TargetError`."""
+        from runmirror.mirror.link import open_target  # noqa: PLC0415 - see above
+
         async with self._opening:
             key = link.workspace_id.lower()
             if key not in self._targets:
@@ -231,7 +241,7 @@ def _key(linked: Sequence[Link], wanted: str) -> str:
     return " ".join([*(link.workspace_id for link in linked), wanted])
 
 
-async def _history(target: AzureMLTarget, born: BornThere) -> Sequence[Metric] | None:
+async def _history(target: "AzureMLTarget", born: BornThere) -> Sequence[Metric] | None:
     """None when there are too many."""
     run = RemoteRun(born.experiment_id, born.run_id)
     points: list[Metric] = []

@@ -12,22 +12,29 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
+from runmirror.artifacts.local_many import Unfinished, begin_many, publish_many, sync_folder
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
+SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
+_TURNS = 4  # threads that share a group of small files: the disk syncs several in hardly more time than one
 _MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
+
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 
 
 class LocalStore:
@@ -37,6 +44,7 @@ class LocalStore:
         self.root = root.resolve()
         self.uploads = self.root / RESERVED
         self.direct: Direct | None = None
+        self._small = ThreadPoolExecutor(2 * _TURNS, "small-files")
 
     def prepare(self) -> None:
         """Make the folder and clear what broken uploads of the past left; `problem` tells when that fails."""
@@ -59,15 +67,36 @@ class LocalStore:
                     if len(pending) >= CHUNK_BYTES:
                         if upload is None:
                             upload = await asyncio.to_thread(_Upload, self.uploads / uuid4().hex)
-                        await asyncio.to_thread(upload.append, pending)
+                        await upload.hand_over(pending)
                         pending = bytearray()
                 if upload is None:  # a small file: one trip to a thread
                     return await asyncio.to_thread(self._write_whole, pending, path)
-                await asyncio.to_thread(upload.append, pending)
+                await upload.hand_over(pending)
+                await upload.settle()
                 return await asyncio.to_thread(self._publish, upload, path)
             finally:
                 if upload is not None:
                     upload.discard()
+
+    async def begin_many(self, contents: Sequence[bytes]) -> Sequence[Unfinished]:
+        """Small files, written but not seen yet; what went wrong with one shows when it is published."""
+        return await self._divided(begin_many, str(self.uploads), contents)
+
+    async def publish_many(self, files: Sequence[tuple[Unfinished, str]]) -> Sequence[bool]:
+        """Each to a path of its own; False for one that met with any trouble, which has changed nothing."""
+        return await self._divided(publish_many, str(self.root), files)
+
+    async def _divided(
+        self, work: Callable[[str, Sequence[Part]], Sequence[Done]], folder: str, parts: Sequence[Part]
+    ) -> list[Done]:
+        """The work on all parts, a few threads sharing it."""
+        loop = asyncio.get_running_loop()
+        turns = min(len(parts), _TURNS)
+        shares = [loop.run_in_executor(self._small, work, folder, parts[turn::turns]) for turn in range(turns)]
+        done: dict[int, Done] = {}
+        for turn, share in enumerate(await asyncio.gather(*shares)):
+            done.update(zip(range(turn, len(parts), turns), share, strict=True))
+        return [done[number] for number in range(len(parts))]
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):
@@ -105,7 +134,8 @@ class LocalStore:
         usable = await asyncio.to_thread(os.access, self.uploads, os.R_OK | os.W_OK | os.X_OK)
         return None if usable else f"the artifact folder {self.root} is missing or not writable"
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self._small.shutdown(wait=False)
 
     def _inside(self, path: str) -> Path:
         """The place of `path`. `safe_path` keeps it below the root by name; here no symbolic link leads out of it."""
@@ -167,20 +197,54 @@ class LocalStore:
 
 
 class _Upload:
-    """A file that nobody sees until it is published. Its methods block; `discard` after `publish` does nothing."""
+    """A file that nobody sees until it is published. `discard` after `publish` does nothing.
+
+    What was handed over is written and hashed side by side while the next bytes come in; what is written goes to the
+    disk meanwhile, so that little is left to wait for in the end.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.size_bytes = 0
         self.published = False
-        # Buffered, because its lock makes `discard` wait for an `append` whose task was cancelled.
+        # Buffered, because its lock makes `discard` wait for a write whose task was cancelled.
         self.file = place.open("xb")
+        self.under_way: list[asyncio.Task[None]] = []
+        self.syncing: asyncio.Task[None] | None = None
+        self.synced_bytes = 0
+
+    async def hand_over(self, data: bytearray) -> None:
+        """Have `data` appended, once what was handed over before is; raises what that met with."""
+        await self._appended()
+        self.size_bytes += len(data)
+        self.under_way = [_begun(self._write, data), _begun(self.md5.update, data)]
+        if self.size_bytes - self.synced_bytes >= SYNC_BYTES:
+            if self.syncing is not None:
+                await self.syncing
+            self.synced_bytes = self.size_bytes
+            self.syncing = _begun(self.sync)
+
+    async def settle(self) -> None:
+        """Wait for all that is under way."""
+        await self._appended()
+        if self.syncing is not None:
+            await self.syncing
+
+    async def _appended(self) -> None:
+        for task in self.under_way:
+            await task
 
     def append(self, data: bytearray) -> None:
-        self.file.write(data)
+        self._write(data)
         self.md5.update(data)
         self.size_bytes += len(data)
+
+    def _write(self, data: bytearray) -> None:
+        self.file.write(data)
+
+    def sync(self) -> None:
+        os.fsync(self.file.fileno())  # what it meets with is told once, so whoever waits must hear of it
 
     def publish(self, target: Path) -> Written:
         self.file.flush()
@@ -197,13 +261,21 @@ class _Upload:
             except FileNotFoundError:
                 if attempt + 1 == _MKDIR_ATTEMPTS:
                     raise
-        _fsync_folder(target.parent)
+        sync_folder(str(target.parent))
         return Written(self.size_bytes, self.md5.hexdigest())
 
     def discard(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what a full disk did not take
+            self.file.close()
         if not self.published:
             self.place.unlink(missing_ok=True)
+
+
+def _begun(call: Callable[..., None], *arguments: bytearray) -> asyncio.Task[None]:
+    """The call in a thread. Who gave the upload up does not ask what became of it."""
+    task = asyncio.create_task(asyncio.to_thread(call, *arguments))
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
 
 
 def _close(opening: "asyncio.Task[tuple[BinaryIO, Stat]]") -> None:
@@ -269,13 +341,3 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut; not every file system lets a folder be opened."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

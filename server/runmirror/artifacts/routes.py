@@ -20,6 +20,7 @@ from runmirror.wire import Empty, missing
 router = APIRouter(tags=["artifacts"])
 
 _SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
+UPLOADS = (_SERVICE + "/", _SERVICE.replace("/api/", "/ajax-api/") + "/")
 
 
 async def artifacts_of(request: Request) -> Artifacts:

@@ -7,6 +7,7 @@ slightest doubt it returns None and has done nothing.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
@@ -19,6 +20,9 @@ from runmirror.routing import routes_of
 HotHandler = Callable[[bytes], Awaitable[bytes | None]]
 """From the body of a request to the body of a 200, or None: let the ordinary route have it."""
 
+HotUpload = Callable[[str, bytes], Awaitable[bytes | None]]
+"""The same from a path and the bytes to be there, which may be of any type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hot:
@@ -26,6 +30,17 @@ class Hot:
 
     handler: HotHandler
     route: BaseRoute
+    is_json: bool = True
+    limit_bytes: int | None = None  # less than that of any JSON body
+
+
+@dataclass(frozen=True, slots=True)
+class HotFolder:
+    """What takes the files that are put below a path, up to a length."""
+
+    handler: HotUpload
+    route: BaseRoute
+    limit_bytes: int
 
 
 _JSON = b"application/json"
@@ -41,7 +56,7 @@ class HotRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hot = _hot(scope)
-        if hot is None or not self._is_plain(scope):
+        if hot is None or not self._is_plain(scope, hot):
             await self.app(scope, receive, send)
             return
         scope["route"] = hot.route  # by which requests are counted
@@ -62,19 +77,21 @@ class HotRoutes:
         if answer is None:
             await self.app(scope, _again(messages, receive), send)
             return
-        headers = [_OK_HEADERS, (b"content-length", b"%d" % len(answer))]
+        length = (b"content-length", b"%d" % len(answer))
+        headers = [_OK_HEADERS, length] if answer else [length]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def _is_plain(self, scope: Scope) -> bool:
-        """A JSON body of a known length within the limit."""
+    def _is_plain(self, scope: Scope, hot: Hot) -> bool:
+        """A body of the right type and of a known length within the limit."""
         is_json, length = False, b""
         for name, value in scope["headers"]:
             if name == b"content-type":
                 is_json = value == _JSON
             elif name == b"content-length":
                 length = value
-        return is_json and length.isdigit() and int(length) <= self.limit_bytes
+        limit_bytes = self.limit_bytes if hot.limit_bytes is None else hot.limit_bytes
+        return (is_json or not hot.is_json) and length.isdigit() and int(length) <= limit_bytes
 
 
 def check_hot(app: FastAPI, hot: Mapping[str, HotHandler]) -> Mapping[str, Hot]:
@@ -85,11 +102,28 @@ def check_hot(app: FastAPI, hot: Mapping[str, HotHandler]) -> Mapping[str, Hot]:
     return {path: Hot(handler, routes[path]) for path, handler in hot.items()}
 
 
+def check_hot_folders(app: FastAPI, handler: HotUpload, limit_bytes: int, *paths: str) -> Mapping[str, HotFolder]:
+    """As `check_hot` for PUT below paths that end with a slash: the ordinary routes take any path there."""
+    routes = {context.path: context.original_route for context in routes_of(app) if "PUT" in (context.methods or ())}
+    if strays := {path for path in paths if path + "{path:path}" not in routes}:
+        raise RuntimeError(f"hot folders without an ordinary route: {sorted(strays)}")
+    return {path: HotFolder(handler, routes[path + "{path:path}"], limit_bytes) for path in paths}
+
+
 def _hot(scope: Scope) -> Hot | None:
-    if scope["type"] != "http" or scope["method"] != "POST":
+    if scope["type"] != "http":
         return None
-    hot: Mapping[str, Hot] = getattr(scope["app"].state, "hot", {})
-    return hot.get(scope["path"])
+    method, path, state = scope["method"], scope["path"], scope["app"].state
+    if method == "POST":
+        hot: Mapping[str, Hot] = getattr(state, "hot", {})
+        return hot.get(path)
+    if method == "PUT":
+        folders: Mapping[str, HotFolder] = getattr(state, "hot_folders", {})
+        for start, folder in folders.items():
+            if path.startswith(start):
+                handler = partial(folder.handler, path.removeprefix(start))
+                return Hot(handler, folder.route, is_json=False, limit_bytes=folder.limit_bytes)
+    return None
 
 
 def _again(messages: list[Message], receive: Receive) -> Receive:

@@ -75,9 +75,8 @@ class AzureClient:
         async def send(token: str) -> Answer:
             signed = {**headers, "Authorization": f"Bearer {token}"}
             await self._pace.turn()
-            guard()
             answer = await self._transport.send(
-                method, url, headers=signed, params=params, content=content, has_effect=has_effect
+                method, url, headers=signed, params=params, content=content, has_effect=has_effect, guard=guard
             )
             self._pace.heard(answer.status_code)
             return answer
@@ -103,10 +102,10 @@ class AzureClient:
         host = urlsplit(url).hostname or ""
         if not url.startswith("https://") or not host.endswith(BLOB_SUFFIXES):
             raise TargetUnavailable(f"the artifact service named the host {host!r}, which is not Azure Blob storage")
-        guard()
+        signed = {"x-ms-version": "2021-08-06", **(headers or {})}
         answer = await self._transport.send(
-            method, url, headers={"x-ms-version": "2021-08-06", **(headers or {})}, content=content, has_effect=False
-        )
+            method, url, headers=signed, content=content, has_effect=False, guard=guard
+        )  # fmt: skip
         if answer.is_success:
             return answer
         if answer.status_code in {401, 403}:

@@ -14,11 +14,12 @@ from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from runmirror import __version__
 from runmirror.mirror.redact import redact
-from runmirror.mirror.target import TargetUnavailable
+from runmirror.mirror.target import Guard, TargetUnavailable
 from runmirror.settings import Settings
 
 # What a URL may hold as it is; a signed one must arrive as it was signed.
@@ -79,20 +80,25 @@ class Transport:
         params: Mapping[str, str | int] | None = None,
         content: bytes | AsyncIterator[bytes] | None = None,
         has_effect: bool,
+        guard: Guard = lambda: None,
     ) -> Answer:
-        """Raises `TargetUnavailable`; `has_effect`: then nobody knows whether a request without an answer arrived."""
+        """Raises `TargetUnavailable`; `has_effect`: then nobody knows whether a request without an answer arrived.
+
+        `guard` is asked first, and again in the moment in which the bytes of a body leave: a process can be stopped
+        for longer than a lease lasts while its connection is being made. What it raises is raised, and nothing is sent.
+        """
+        guard()
         place = f"{method} {url.partition('?')[0]}"
         if params:
             url = f"{url}?{urlencode(params, quote_via=quote)}"
         sent = b"" if content is None else content if isinstance(content, bytes) else None
-        body = None if content is None or isinstance(content, bytes) else _Body(content)
+        body = None if content is None else _Body(content, guard)
         try:
             async with asyncio.timeout(self._total_s):
                 # A redirect would take the token along.
                 async with self._session.request(
                     method, URL(quote(url, safe=_OF_URLS), encoded=True), headers=headers,
-                    data=_in_parts(content) if body is None else body.parts(), proxy=self._proxy(url),
-                    allow_redirects=False,
+                    data=None if body is None else body.as_data(), proxy=self._proxy(url), allow_redirects=False,
                 ) as answer:  # fmt: skip
                     read = await answer.read()
                     path = urlsplit(url).path
@@ -136,27 +142,46 @@ class Transport:
         return self._proxies[host]
 
 
-def _in_parts(content: bytes | AsyncIterator[bytes] | None) -> Any:
-    """Large bytes as a file, which aiohttp sends in parts: as they are it sends them at once, and warns of that."""
-    if isinstance(content, bytes) and len(content) >= _LARGE:
-        return io.BytesIO(content)
-    return content
-
-
 class _Body:
-    """A streamed body; what goes wrong at its source is not the connection's fault, as aiohttp would have it."""
+    """A body on its way; what goes wrong at its source is not the connection's fault, as aiohttp would have it."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self, content: bytes | AsyncIterator[bytes], guard: Guard) -> None:
+        self._content = content
+        self._guard = guard
         self.error: Exception | None = None
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    def as_data(self) -> Any:
+        """Bytes leave in one piece with the headers, unless they are many: aiohttp sends a file in parts."""
+        if not isinstance(self._content, bytes):
+            return self._parts(self._content)
+        return io.BytesIO(self._content) if len(self._content) >= _LARGE else _Guarded(self._content, self)
+
+    def check(self) -> None:
         try:
-            async for chunk in self._chunks:
+            self._guard()
+        except Exception as error:
+            self.error = error
+            raise
+
+    async def _parts(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in chunks:
                 yield chunk
         except Exception as error:
             self.error = error
             raise
+
+
+class _Guarded(aiohttp.BytesPayload):
+    """Bytes that are not sent once the guard says no."""
+
+    def __init__(self, content: bytes, body: _Body) -> None:
+        super().__init__(content)
+        self._body = body
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._body.check()
+        await super().write_with_length(writer, content_length)
 
 
 def _told(error: Exception) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from runmirror.db import DATABASE_ERRORS
-from runmirror.mirror import link_queries, queue, status, throughput
+from runmirror.mirror import claims, link_queries, queue, status, throughput
 from runmirror.mirror.keeper import Keeper, clock_s
 from runmirror.mirror.link_queries import Link
 from runmirror.mirror.model_queue import ModelLease
@@ -137,7 +137,7 @@ class Lane:
             return poll_s
         asked_at = clock_s()
         async with self._tools.one_statement() as connection:
-            live = await queue.claim(
+            live = await claims.claim(
                 connection,
                 workspace_id=self.link.workspace_id,
                 most=room,
@@ -161,7 +161,7 @@ class Lane:
         # When the past has all its places, the end of one of its runs wakes the lane.
         is_full = most_past <= past
         async with self._tools.one_statement() as connection:
-            seconds = await queue.seconds_to_next(
+            seconds = await claims.seconds_to_next(
                 connection,
                 debounce=self._debounce,
                 settle=self._settings.mirror_settle,
@@ -187,7 +187,7 @@ class Lane:
             return 0
         asked_at = clock_s()
         async with self._tools.one_statement() as connection:
-            leases = await queue.claim_past(
+            leases = await claims.claim_past(
                 connection,
                 workspace_id=self.link.workspace_id,
                 most=most,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.mirror import queue
+from runmirror.mirror import claims
 from runmirror.mirror.keeper import clock_s
 
 _LOOK_EVERY_S = 0.1
@@ -32,7 +32,7 @@ class Turns:
             return []
         began = clock_s()
         if not self._waiting and began >= self._look_at:
-            found = await queue.oldest_of_each_experiment(
+            found = await claims.oldest_of_each_experiment(
                 connection, workspace_id=self._workspace_id, debounce=debounce
             )
             self._waiting.extend(found)

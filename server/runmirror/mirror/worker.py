@@ -15,7 +15,7 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
 from runmirror.listen import cancel, listen
-from runmirror.mirror import destinations, link_queries, model_places, model_queue, pulse, queue, throughput
+from runmirror.mirror import claims, destinations, link_queries, model_places, model_queue, pulse, queue, throughput
 from runmirror.mirror import link as links
 from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.lane import Lane, OpenTarget, patiently
@@ -99,7 +99,7 @@ class Worker:
             if await destinations.is_pending(connection):
                 return False
             waits = [
-                await queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate),
+                await claims.seconds_to_next(connection, debounce=_NOW, settle=_NOW, backfill_rate=rate),
                 await model_queue.seconds_to_next(connection, debounce=_NOW, settle=_NOW),
             ]
         return waits == [None, None]

@@ -18,7 +18,8 @@ _KEYS, _VALUES = bindparam("keys", type_=ARRAY(Text)), bindparam("values", type_
 _INSERT_PARAMS = text("""
     WITH given AS (SELECT key, value FROM unnest(:keys, :values) AS g (key, value)),
     inserted AS (
-        INSERT INTO params (run_id, key, value, seq) SELECT :run_id, key, value, :seq FROM given
+        INSERT INTO params (run_id, key, value, seq, experiment_id)
+        SELECT :run_id, key, value, :seq, (SELECT experiment_id FROM runs WHERE run_id = :run_id) FROM given
         ON CONFLICT (run_id, key) DO NOTHING)
     SELECT key, p.value AS old_value, given.value AS new_value
     FROM given JOIN params p USING (key)
@@ -42,10 +43,10 @@ _INSERT_METRICS = text(f"""
         WHERE l.run_id = :run_id AND l.key = n.key
           AND (n.step, n.timestamp_ms, {_RANK.format("n.")}) > (l.step, l.timestamp_ms, {_RANK.format("l.")})),
     added AS (
-        INSERT INTO latest_metrics (run_id, key, metric_id, seq, step, timestamp_ms, value)
+        INSERT INTO latest_metrics (run_id, key, metric_id, seq, step, timestamp_ms, value, experiment_id)
         SELECT :run_id, key,
                (SELECT coalesce(max(metric_id), 0) FROM latest_metrics WHERE run_id = :run_id) + row_number() OVER (),
-               :seq, step, timestamp_ms, value
+               :seq, step, timestamp_ms, value, (SELECT experiment_id FROM runs WHERE run_id = :run_id)
         FROM newest WHERE key NOT IN (SELECT key FROM known)
         RETURNING key, metric_id),
     numbered AS (SELECT key, metric_id FROM known UNION ALL SELECT key, metric_id FROM added)

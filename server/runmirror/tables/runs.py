@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -69,8 +70,15 @@ latest_metrics = Table(
     Column("step", BigInteger, nullable=False),
     Column("timestamp_ms", BigInteger, nullable=False),
     Column("value", Double, nullable=False),
+    Column("experiment_id", BigInteger),  # of its run; a trigger fills it where a writer does not
     UniqueConstraint("run_id", "metric_id"),
+    # Searches that ask for or order by the value of a metric.
+    Index("ix_latest_metrics_experiment_id_key_value", "experiment_id", "key", "value", "run_id"),
 )
+
+# A longer text may not fit an index: a third of a page, and four bytes a character.
+LONGEST_INDEXED = 250
+PARENT_TAG = "mlflow.parentRunId"
 
 params = Table(
     "params",
@@ -79,7 +87,12 @@ params = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
     Column("seq", Integer, nullable=False),
-)
+    Column("experiment_id", BigInteger),  # as in latest_metrics
+    Index(
+        "ix_params_experiment_id_key_value", "experiment_id", "key", "value", "run_id",
+        postgresql_where=text(f"length(value) <= {LONGEST_INDEXED}"),
+    ),
+)  # fmt: skip
 
 # A NULL value is a tag that was deleted: readers pass over it, the mirror still has to hear of it.
 # seq 0 is a tag the mirror wrote itself, which it never has to hear of.
@@ -90,7 +103,12 @@ tags = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text),
     Column("seq", Integer, nullable=False),
-)
+    # The runs of a sweep are asked for by their parent.
+    Index(
+        "ix_tags_parent_run_id", "value", "run_id",
+        postgresql_where=text(f"key = '{PARENT_TAG}' AND length(value) <= {LONGEST_INDEXED}"),
+    ),
+)  # fmt: skip
 
 # Stored once per experiment, however many runs read them.
 datasets = Table(

@@ -1,0 +1,98 @@
+"""The hot way of small uploads: what it does is what the ordinary way does, and trouble stays with its own request."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from runmirror.artifacts import small_queries
+from runmirror.artifacts.files import Written
+from runmirror.artifacts.places import Place, Root
+from runmirror.artifacts.safe_path import RESERVED
+from runmirror.settings import Settings
+from tests.artifacts.conftest import Run, make_run
+from tests.artifacts.recorded import Row, md5, rows, seq
+from tests.artifacts.test_routes import SERVICE, put
+
+
+@pytest.fixture
+async def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(database_url=database_url, data_dir=tmp_path / "data", mirror=False)
+
+
+def unfinished(settings: Settings) -> list[Path]:
+    return list((Path(settings.artifact_root) / RESERVED).iterdir())
+
+
+async def test_files_that_arrive_together_are_each_recorded_and_share_steps_of_their_run(
+    client: httpx.AsyncClient, app: FastAPI, run: Run, settings: Settings
+) -> None:
+    other = await make_run(client)
+    made = await client.post(
+        "/api/2.0/mlflow/logged-models", json={"experiment_id": "0", "name": "m", "source_run_id": run.run_id}
+    )
+    model_id = made.json()["model"]["info"]["model_id"]
+    model = f"0/models/{model_id}/artifacts"
+    before = await seq(app, run)
+    files = {f"{place.root}/d{n % 3}/é {n}.txt": b"%d" % n * n for place in (run, other) for n in range(12)}
+    files |= {f"{model}/MLmodel": b"flavors:", f"{run.root}/empty": b""}
+    answers = await asyncio.gather(*(client.put(f"{SERVICE}/{path}", content=data) for path, data in files.items()))
+    assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"")}
+    for path, data in files.items():
+        assert (await client.get(f"{SERVICE}/{path}")).content == data
+    found = {(row.model_id, row.path): row for row in await rows(app, run)}
+    assert len(found) == 14
+    assert found["", "d1/é 10.txt"].md5 == md5(b"10" * 10)
+    assert found[model_id, "MLmodel"].size_bytes == 8
+    assert max(row.seq for row in found.values()) == await seq(app, run) < before + 14
+    assert unfinished(settings) == []
+
+
+async def test_the_answer_is_that_of_the_ordinary_way(client: httpx.AsyncClient, app: FastAPI, run: Run) -> None:
+    async def chunks() -> AsyncIterator[bytes]:  # without a length, so this goes the ordinary way
+        yield b"1"
+
+    hot = await client.put(f"{SERVICE}/{run.root}/hot", content=b"1")
+    ordinary = await client.put(f"{SERVICE}/{run.root}/ordinary", content=chunks())
+    assert (hot.status_code, hot.headers, hot.content) == (200, ordinary.headers, ordinary.content)
+    assert [row.md5 for row in await rows(app, run)] == [md5(b"1")] * 2
+    metrics = (await client.get("/metrics")).text
+    assert f'route="{SERVICE}/{{path:path}}",status="200"}} 2.0' in metrics
+
+
+async def test_trouble_stays_with_the_file_that_makes_it(
+    client: httpx.AsyncClient, app: FastAPI, run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    await put(client, f"{run.root}/folder/f", b"1")
+    (tmp_path / "outside").mkdir()
+    (Path(settings.artifact_root) / run.root / "way").symlink_to(tmp_path / "outside")
+    tried = ["good", "folder", "folder/f/below/it", "way/out", "also/good", "..", "a//b", "good"]
+    answers = await asyncio.gather(
+        *(client.put(f"{SERVICE}/{run.root}/{path}".replace("..", "%2E%2E"), content=b"22") for path in tried)
+    )
+    assert [answer.status_code for answer in answers] == [200, 400, 400, 400, 200, 400, 400, 200]
+    assert [(row.path, row.size_bytes) for row in await rows(app, run)] == [
+        ("also/good", 2), ("folder/f", 1), ("good", 2),
+    ]  # fmt: skip
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert unfinished(settings) == []
+
+
+async def test_of_files_recorded_together_one_that_was_overtaken_is_left_out(app: FastAPI, run: Run) -> None:
+    def file(path: str, expected: int, run_id: UUID) -> tuple[Place, Written, int]:
+        return Place(Root(run_id, "", run.root), path), Written(1, md5(b"1")), expected
+
+    run_id = UUID(run.run_id)
+    async with app.state.hot_connections.connection() as connection:
+        assert await small_queries.record_many(connection, [file("a", 0, run_id), file("b", 0, run_id)]) == [True, True]
+        told = await small_queries.record_many(
+            connection, [file("a", 2, run_id), file("b", 0, run_id), file("c", 1, run_id), file("d", 0, uuid4())]
+        )
+        assert told == [True, False, False, False]
+        assert await small_queries.record_many(connection, [file("c", 1, run_id)]) == [False]
+    assert await rows(app, run) == [Row("a", 1, md5(b"1"), False, 3), Row("b", 1, md5(b"1"), False, 2)]
+    assert await seq(app, run) == 3
