@@ -72,7 +72,7 @@ def main() -> None:
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="listen beyond loopback without authentication")
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
-    from runmirror.door.middleware import who_may_call
+    from runmirror.door.origins import who_may_call
     from runmirror.metrics.shared import shared_counts
     from runmirror.supervisor import worker_process
     from runmirror.webhooks.secrets import kept_key

@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runmirror.answers import error_answer
 from runmirror.audit.caller import caller
 from runmirror.door.errors import AddressTooLong, HostRefused, OriginRefused, TooManyHeaders
-from runmirror.door.hosts import DEFAULT, Hosts
-from runmirror.door.origins import Origins, is_own
+from runmirror.door.origins import is_own, who_may_call
 from runmirror.errors import BadRequest, RunmirrorError
 from runmirror.logs import request_id
 from runmirror.settings import Settings
@@ -47,12 +46,6 @@ def security_headers(x_frame_options: str) -> _Headers:
     if x_frame_options != "NONE":
         headers.append((b"x-frame-options", x_frame_options.encode()))
     return headers
-
-
-def who_may_call(settings: Settings) -> tuple[Hosts, Origins]:
-    """Raises `ValueError` at settings that name no host or origin."""
-    hosts = Hosts(settings.allowed_hosts or (*DEFAULT, _listened_on(settings.host)))
-    return hosts, Origins(settings.cors_allowed_origins)
 
 
 class Door:
@@ -165,8 +158,3 @@ def _preflight(given: dict[bytes, bytes]) -> Response:
     if wanted:
         allowed["Access-Control-Allow-Headers"] = wanted
     return Response(status_code=204, headers=allowed)
-
-
-def _listened_on(host: str) -> str:
-    """The address that the operator had the server listen on, as an entry."""
-    return f"[{host}]" if ":" in host else host

@@ -7,7 +7,8 @@ which no page can make send anything.
 import re
 from collections.abc import Sequence
 
-from runmirror.door.hosts import LOOPBACK, Hosts, split_host
+from runmirror.door.hosts import DEFAULT, LOOPBACK, Hosts, split_host
+from runmirror.settings import Settings
 
 _ORIGIN = re.compile(r"(https?)://([^/?#@]+)")
 _PORTS = {"http": "80", "https": "443"}
@@ -42,6 +43,12 @@ class Origins:
         return any(scheme == wanted and hosts.admits_parts(name, port) for wanted, hosts in self._rules)
 
 
+def who_may_call(settings: Settings) -> tuple[Hosts, Origins]:
+    """Under which names, and from which pages. Raises `ValueError` at settings that name no host or origin."""
+    hosts = Hosts(settings.allowed_hosts or (*DEFAULT, _listened_on(settings.host)))
+    return hosts, Origins(settings.cors_allowed_origins)
+
+
 def is_own(origin: str, host: str, scheme: str) -> bool:
     """Whether a page of this origin came from where it calls now.
 
@@ -56,3 +63,8 @@ def _parse(entry: str) -> tuple[str, Hosts]:
         raise ValueError(f"{entry!r} is not an origin: write https://app.example, https://*.example or *")
     scheme, host = match[1], match[2]
     return scheme, Hosts([host if re.search(r":(\*|[0-9]+)$", host) else f"{host}:{_PORTS[scheme]}"])
+
+
+def _listened_on(host: str) -> str:
+    """The address that the operator had the server listen on, as an entry."""
+    return f"[{host}]" if ":" in host else host
