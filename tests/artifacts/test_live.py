@@ -132,7 +132,7 @@ def test_a_client_that_hangs_up_in_mid_download_leaves_nothing_open(live: Live, 
     target = f"{SERVICE}/0/{run_id}/artifacts/f"
     assert live.raw("PUT", target, b"x" * 20 * MEBIBYTE)[0] == 200
     with socket.create_connection(("127.0.0.1", live.port)) as connection:
-        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert connection.recv(MEBIBYTE).startswith(b"HTTP/1.1 200")
     deadline = time.monotonic() + DEADLINE_S
     while _has_open(live, "/artifacts/f") and time.monotonic() < deadline:

@@ -132,7 +132,8 @@ async def delete(
         count = await queries.delete(connection, key, trace_ids)
     else:
         count = await queries.delete_oldest(connection, key, max_timestamp_ms, max_traces)
-    await audit.record(connection, "traces.delete", f"{count} of experiment {key}")
+    if count:
+        await audit.record(connection, "traces.delete", f"{count} of experiment {key}")
     return count
 
 

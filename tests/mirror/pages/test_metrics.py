@@ -133,7 +133,8 @@ async def test_hot_requests_are_counted_and_look_as_ordinary_ones(settings: Sett
     async with LifespanManager(app) as manager:
         event.listen(app.state.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
         transport = httpx.ASGITransport(app=manager.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        same = {"X-Request-Id": "same"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=same) as client:
             runs = "/api/2.0/mlflow/runs"
             made = await client.post(f"{prefix}{runs}/create", json={"experiment_id": "0"})
             run_id = made.json()["run"]["info"]["run_id"]
