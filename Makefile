@@ -7,10 +7,10 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients chaos bench bench-mirror browser lint types audit format clean
+.PHONY: help demo test test-clients chaos bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "runmirror needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1)
@@ -42,10 +42,18 @@ chaos: $(VENV)/.dev ## Seeded faults, then source and workspace compared: make c
 bench-mirror: $(VENV)/.dev ## Measure how fast the mirror is and what it costs clients (20 minutes; BENCH=--help)
 	$(BIN)/python -m tests.bench.mirror $(BENCH)
 
-bench: $(VENV)/.dev .venv-bench-mlflow/.made .venv-bench-fasttrackml/.made ## Measure against mlflow server and FastTrackML: make bench BENCH="--row log-metric --rounds 3 --without mlflow"
-	@command -v wrk > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends wrk) \
-		|| (echo "make bench needs wrk: apt-get install wrk" >&2; exit 1)
+bench-growth: $(VENV)/.dev wrk ## Measure each row as data grows: make bench-growth BENCH="--runs 1e3,1e4 --points 1e6"
+	$(BIN)/python -m tests.bench.growth $(BENCH)
+
+bench-overload: $(VENV)/.dev wrk ## Measure 500 clients that ask for twice what can be done (2 minutes)
+	$(BIN)/python -m tests.bench.overload $(BENCH)
+
+bench: $(VENV)/.dev wrk .venv-bench-mlflow/.made .venv-bench-fasttrackml/.made ## Measure against mlflow server and FastTrackML: make bench BENCH="--row log-metric --rounds 3 --without mlflow"
 	$(BIN)/python -m tests.bench $(BENCH)
+
+wrk:
+	@command -v wrk > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends wrk) \
+		|| (echo "this needs wrk: apt-get install wrk" >&2; exit 1)
 
 .venv-bench-mlflow/.made: constraints.txt
 	$(PYTHON) -m venv .venv-bench-mlflow

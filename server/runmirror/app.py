@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from runmirror import __version__, openapi, probes
+from runmirror.admission import Admission, admitted
 from runmirror.adoption import again
 from runmirror.adoption.service import Adoption
 from runmirror.answers import error_answer
@@ -21,7 +22,7 @@ from runmirror.artifacts.small import MAX_BYTES, SmallUploads
 from runmirror.artifacts.store import create_store
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
-from runmirror.db import answer_for, create_engine, hot_connections, unstorable
+from runmirror.db import BESIDE, answer_for, create_engine, gate, hot_connections, shares, unstorable
 from runmirror.door.middleware import ASKED_BY_ADDRESS, Door, security_headers
 from runmirror.door.rate import RateLimit
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
@@ -40,6 +41,7 @@ from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
 from runmirror.runs.hot import HotRuns
+from runmirror.runs.kept import KeptRuns
 from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
 from runmirror.traces import routes as trace_routes
@@ -61,13 +63,17 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = create_engine(settings, database_url, statement_timeout=settings.db_statement_timeout)
+        app.state.engine = create_engine(
+            settings, database_url, statement_timeout=settings.db_statement_timeout, beside=BESIDE
+        )
+        app.state.gate = gate(settings)
+        app.state.admitted = admitted(app, shares(app.state.gate))
         app.state.http_metrics.watch(app.state.engine)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
         app.state.adoption = Adoption(app.state.engine, settings)
         app.state.hot_connections = hot_connections(settings, database_url)
-        hot_runs = HotRuns(app.state.hot_connections)
+        hot_runs = HotRuns(app.state.hot_connections, chunks=settings.metric_chunks)
         app.state.hot = check_hot(app, hot_runs.handlers())
         small_uploads = SmallUploads(lambda: app.state.artifacts, app.state.hot_connections)
         app.state.hot_folders = check_hot_folders(app, small_uploads.upload, MAX_BYTES, *artifact_routes.UPLOADS)
@@ -89,6 +95,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.http_metrics = HttpMetrics()
+    app.state.kept_runs = KeptRuns(settings.kept_runs_bytes)
     app.state.glance = metrics_routes.Glance()
     folder = ui_folder(settings)
     app.state.ui = files_below(folder) if folder else {}
@@ -107,6 +114,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     _answer_errors(app, settings)
     again.install(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission)
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     if settings.static_prefix:
         app.add_middleware(StaticPrefix, prefix=settings.static_prefix)

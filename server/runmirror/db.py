@@ -4,10 +4,10 @@ Routes and queries work on SQLAlchemy Core connections rather than ORM sessions:
 so an identity map would only cost time.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import asyncpg
 from fastapi import Depends, Request
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from runmirror.admission import Gate, Share
 from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
 from runmirror.hot.connections import Connections
 from runmirror.settings import Settings
@@ -24,18 +25,21 @@ from runmirror.settings import Settings
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 _HOT_CONNECTIONS = 4
+BESIDE = 1  # for probes, /metrics and webhooks: what is no request of a client waits behind none
 _TIMED_OUT = "57014"
 _BAD_VALUE_CLASS = "22"  # SQLSTATE class "data exception": a value Postgres cannot store
 
 
-def create_engine(settings: Settings, database_url: str, *, statement_timeout: timedelta = timedelta(0)) -> AsyncEngine:
+def create_engine(
+    settings: Settings, database_url: str, *, statement_timeout: timedelta = timedelta(0), beside: int = 0
+) -> AsyncEngine:
     """An engine with a bounded pool; `database_url` is `postgresql://…`, as users write it; timeout 0 is none."""
     url = make_url(database_url)
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError(f"runmirror needs Postgres: {url.get_backend_name()} is not supported (postgresql://…)")
     return create_async_engine(
         url.set(drivername="postgresql+asyncpg"),
-        pool_size=settings.db_pool_size,
+        pool_size=settings.db_pool_size + beside,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout.total_seconds(),
         pool_recycle=1800,
@@ -57,9 +61,22 @@ def hot_connections(settings: Settings, database_url: str) -> Connections:
     return Connections(database_url, most=_HOT_CONNECTIONS, statement_timeout=settings.db_statement_timeout)
 
 
+def gate(settings: Settings) -> Gate:
+    """In front of the engine's pool, for the requests of clients."""
+    return Gate(
+        connections=settings.db_pool_size, most_waiting=settings.db_queue_size, patience=settings.db_pool_timeout
+    )
+
+
+def shares(gate: Gate) -> Mapping[Callable[..., Any], Share]:
+    """Which share a route belongs to is told by the connection it takes."""
+    return {read_connection: gate.reads, write_connection: gate.writes}
+
+
 async def write_connection(request: Request) -> AsyncIterator[AsyncConnection]:
     """One transaction per write; it commits before the answer leaves (scope="function" below)."""
-    async with _connected(request.app.state.engine, Busy) as connection:
+    state = request.app.state
+    async with state.gate.turn(state.gate.writes), _connected(state.engine, Busy) as connection:
         transaction = await connection.begin()
         try:
             yield connection
@@ -77,8 +94,12 @@ async def write_connection(request: Request) -> AsyncIterator[AsyncConnection]:
 
 async def read_connection(request: Request) -> AsyncIterator[AsyncConnection]:
     """A connection without a transaction: every statement sees what is committed when it starts."""
-    engine: AsyncEngine = request.app.state.engine
-    async with _connected(engine.execution_options(isolation_level="AUTOCOMMIT"), Unavailable) as connection:
+    state = request.app.state
+    engine: AsyncEngine = state.engine
+    async with (
+        state.gate.turn(state.gate.reads),
+        _connected(engine.execution_options(isolation_level="AUTOCOMMIT"), Unavailable) as connection,
+    ):
         try:
             yield connection
         except DBAPIError as error:

@@ -80,12 +80,24 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, validation_alias=_env("workers", "MLFLOW_WORKERS"), description="API processes")
     auth: Literal["none"] = Field("none", description="who may call: `none` means everybody who reaches the port")
     insecure_no_auth: bool = Field(False, description="allow `none` on an address other than loopback")
-    db_pool_size: int = Field(10, ge=1, description="database connections of one process, beside 4 for hot writes")
+    db_pool_size: int = Field(
+        10, ge=1,
+        description="database connections of one process for requests, beside 4 for hot writes and 1 for probes",
+    )  # fmt: skip
+    db_queue_size: int = Field(
+        250, ge=1, description="reads that may wait for a connection, and writes; one more is answered 429"
+    )
     db_pool_timeout: Duration = Field(
         timedelta(seconds=10), description="how long a request waits for a connection before it is answered 429"
     )
     db_statement_timeout: Duration = Field(
         timedelta(seconds=30), description="how long the database may work on one statement of a request"
+    )
+    metric_chunks: bool = Field(
+        True, description="store points that come together in one row; `false` while older processes still run beside"
+    )
+    kept_runs_bytes: int = Field(
+        32 * 1024**2, ge=0, description="memory of one process for runs that were read before; 0 keeps none"
     )
     max_body_bytes: int = Field(32 * 1024**2, ge=1024, description="largest JSON body")
 

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-_SCRIPTS = Path(__file__).parent / "wrk"
+SCRIPTS = Path(__file__).parent / "wrk"
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
@@ -22,19 +22,23 @@ class Rate:
 
 def wrk(url: str, script: str, *, connections: int, seconds: float, runs: Path, experiment: str) -> Rate:
     """Drive one server with one script. Raises when any answer is not 2xx: a refusal is no work."""
-    environment = {
-        **os.environ, "BENCH_RUNS": str(runs), "BENCH_EXPERIMENT": experiment,
-        "LUA_PATH": f"{_SCRIPTS}/?.lua;;",
-    }  # fmt: skip
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "--latency",
-               "-s", str(_SCRIPTS / f"{script}.lua"), url]  # fmt: skip
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+               "-s", str(SCRIPTS / f"{script}.lua"), url]  # fmt: skip
+    said = subprocess.run(
+        command, env=environment(runs=runs, experiment=experiment), capture_output=True, text=True, check=True
+    ).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(f"{url} did not do the work of {script}:\n{said}")
     return Rate(
         float(_find(r"Requests/sec:\s+([\d.]+)", said)), _ms(_find(r"(?m)^\s+50%\s+(\S+)", said)),
         _ms(_find(r"(?m)^\s+99%\s+(\S+)", said)), int(_find(r"(\d+) requests in", said)),
     )  # fmt: skip
+
+
+def environment(*, runs: Path, experiment: str) -> dict[str, str]:
+    """What the scripts read."""
+    told = {"BENCH_RUNS": str(runs), "BENCH_EXPERIMENT": experiment}
+    return {**os.environ, **told, "LUA_PATH": f"{SCRIPTS}/?.lua;;"}
 
 
 def _find(pattern: str, said: str) -> str:

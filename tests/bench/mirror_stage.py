@@ -68,14 +68,8 @@ class Stage:
 
     def environment(self, **more: str) -> dict[str, str]:
         """For a process that mirrors into the stand-in."""
-        proxy = f"http://127.0.0.1:{self.stand_in.port}"
-        ways = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), proxy)
-        ours = {
-            "RUNMIRROR_DATABASE_URL": self.database_url,
-            "RUNMIRROR_DATA_DIR": str(self.folder / "data"),
-            "RUNMIRROR_AZUREML_WORKSPACE": self.emulator.workspace_id,
-        }
-        return clean_environment(self.emulator.env() | ways | ours | more)
+        ours = {"RUNMIRROR_DATABASE_URL": self.database_url, "RUNMIRROR_DATA_DIR": str(self.folder / "data")}
+        return clean_environment(linked(self.emulator, self.stand_in) | ours | more)
 
     @contextmanager
     def worker(self, **more: str) -> Iterator[psutil.Process]:
@@ -130,13 +124,20 @@ class Stage:
             return int((await connection.execute(counting)).scalar_one())
 
 
+def linked(emulator: EmulatorProcess, stand_in: StandIn) -> dict[str, str]:
+    """What makes a server's or a worker's workspace the stand-in."""
+    proxy = f"http://127.0.0.1:{stand_in.port}"
+    ways = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), proxy)
+    return emulator.env() | ways | {"RUNMIRROR_AZUREML_WORKSPACE": emulator.workspace_id}
+
+
 @contextmanager
 def stage() -> Iterator[Stage]:
     """Start all of it in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="runmirror-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with embedded_postgres(folder) as url, start_emulator(folder) as emulator, _stand_in(emulator) as stand_in:
+        with embedded_postgres(folder) as url, start_emulator(folder) as emulator, stand_in_for(emulator) as stand_in:
             migrate(url)
             settings = Settings(database_url=url, data_dir=folder / "data", mirror=False)
             engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
@@ -144,7 +145,7 @@ def stage() -> Iterator[Stage]:
 
 
 @contextmanager
-def _stand_in(emulator: EmulatorProcess) -> Iterator[StandIn]:
+def stand_in_for(emulator: EmulatorProcess) -> Iterator[StandIn]:
     command = [
         sys.executable, "-m", "tests.bench.mirror_stand_in", "--certificates", str(Path(emulator.ca_file).parent),
         "--api-host", str(urlsplit(emulator.api_url).hostname), "--blob-host", str(emulator.ready["blob_host"]),

@@ -22,6 +22,11 @@ class Postgres:
     def sql(self, database: str, statements: str) -> str:
         return str(self.server.psql(f"\\c {database}\n{statements}"))
 
+    def size(self, database: str) -> int:
+        """Bytes on the disk, with indexes."""
+        asked = f"\\pset tuples_only on\nSELECT pg_database_size('{database}');"
+        return int(self.sql(database, asked).split()[-1])
+
     def uri(self, database: str) -> str:
         return str(self.server.get_uri(database=database))
 

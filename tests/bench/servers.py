@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MLFLOW_VENV = REPOSITORY / ".venv-bench-mlflow"
 FASTTRACKML_VENV = REPOSITORY / ".venv-bench-fasttrackml"
 OURS, MLFLOW, FASTTRACKML = "runmirror", "mlflow", "fasttrackml"
+MIRRORED = "runmirror_mirror"  # ours once more, with a workspace linked that its worker mirrors into meanwhile
 _START_S, _STOP_S = 120.0, 15.0
 
 
@@ -74,14 +75,15 @@ def command(name: str, port: int, database: str, folder: Path, workers: int | No
 
 @contextmanager
 def serving(
-    name: str, postgres: Postgres, folder: Path, *, mirror: bool, workers: int | None = None
-) -> Iterator[Server]:
+    name: str, postgres: Postgres, folder: Path, *, mirror: bool, workers: int | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Iterator[Server]:  # fmt: skip
     """Start a server and wait for its first answer; `start_s` says how long that took."""
     folder = folder / name
     folder.mkdir(exist_ok=True)
     port = free_port()
     log = folder / "server.log"
-    environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror)})
+    environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror), **(more or {})})
     began = time.monotonic()
     with log.open("ab") as sink:
         child = subprocess.Popen(

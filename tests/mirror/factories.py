@@ -1,5 +1,6 @@
 """Runs with something in them, written as the routes write: one transaction per write."""
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -14,10 +15,18 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.entities import Batch, Dataset, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.experiments import service as experiments
 from runmirror.logged_models import service as logged_models
-from runmirror.runs import inputs_service
+from runmirror.runs import hot_queries, inputs_service
 from runmirror.runs import service as runs
+from runmirror.runs.hot_columns import Point, Write, columns
 
 START_MS = 1_700_000_000_000
+
+
+async def log_hot(connection: AsyncConnection, run_id: UUID, metrics: Sequence[Metric]) -> None:
+    """Points by the hot way."""
+    write = Write(run_id, [Point(m.key, m.value, m.timestamp_ms, m.step) for m in metrics])
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert await hot_queries.log(raw, columns([write]))
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,10 @@ class SourceRun:
             tuple(Tag(key, value) for key, value in (tags or {}).items()),
         )
         async with self.engine.begin() as connection:
-            await runs.log_batch(connection, self.run_id.hex, batch)
+            if batch.params or batch.tags or not all(math.isfinite(metric.value) for metric in batch.metrics):
+                await runs.log_batch(connection, self.run_id.hex, batch)
+            else:  # as most points come: many of one metric become a chunk
+                await log_hot(connection, self.run_id, batch.metrics)
 
     async def log_inputs(self, number: int) -> None:
         """Datasets `d0` and up."""

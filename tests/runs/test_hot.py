@@ -1,6 +1,7 @@
 """The hot way of writes: what it accepts, it does as the ordinary way; everything else it leaves to that."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -36,8 +37,8 @@ async def stored(engine: AsyncEngine, run_id: str) -> dict[str, list[tuple[Any, 
     async with engine.connect() as connection:
         for what, query in {
             "run": "SELECT seq, info_seq, status, lifecycle_stage FROM runs WHERE run_id = :run_id",
-            "metrics": "SELECT metric_id, seq, step, timestamp_ms, value::text FROM metrics WHERE run_id = :run_id"
-            " ORDER BY 1, 3, 4, 5",
+            "metrics": "SELECT metric_id, seq, step, timestamp_ms, value::text FROM metric_points"
+            " WHERE run_id = :run_id ORDER BY 1, 3, 4, 5",
             "latest": "SELECT key, metric_id, seq, step, timestamp_ms, value::text FROM latest_metrics"
             " WHERE run_id = :run_id ORDER BY 1",
             "params": "SELECT key, value, seq FROM params WHERE run_id = :run_id ORDER BY 1",
@@ -85,6 +86,51 @@ async def test_the_hot_way_stores_what_the_ordinary_way_stores(client: httpx.Asy
         assert await post(client, path, {"run_id": hot, **body}) == (200, {})
         assert await post(client, path, {"run_id": ordinary, **body}, ORDINARY) == (200, {})
         assert await stored(engine, hot) == await stored(engine, ordinary), (path, body)
+
+
+async def test_each_point_is_stored_once_whichever_way_and_with_whichever_others_it_comes(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    run_id = await new_run(client)
+    expected: set[tuple[str, int, int, float]] = set()
+    for _ in range(60):
+        first, rewound = dice.randrange(0, 400, 5), dice.random() < 0.2
+        count = dice.choice([1, 5, 20, 40])
+        times = dice.choice([first * 10, 0, 3000])  # as steps go, all at once, or as if resumed
+        written = [
+            point(key, (step % 7) / 7 * dice.choice([1, 1, 1, -1]), times + dice.choice([0, step]), step)
+            for step in range(first, first + count) for key in ("loss", "acc")[: dice.randint(1, 2)]
+        ]  # fmt: skip
+        if rewound:
+            written += dice.choices(written, k=count // 2)
+        expected |= {(p["key"], p["step"], p["timestamp"], p["value"]) for p in written}
+        ways = [HOT] if dice.random() < 0.7 else [HOT, ORDINARY, HOT] if dice.random() < 0.5 else [ORDINARY]
+        for way in ways:
+            answer = await post(client, "/runs/log-batch", {"run_id": run_id, "metrics": written}, way)
+            assert answer == (200, {})
+    held = await stored(engine, run_id)
+    keys = {metric_id: key for key, metric_id, *_ in held["latest"]}
+    points = [(keys[metric_id], step, time, float(value)) for metric_id, _, step, time, value in held["metrics"]]
+    assert sorted(points) == sorted(expected)
+    newest = {key: max(p[1:] for p in points if p[0] == key) for key in keys.values()}
+    assert {key: (step, time, float(value)) for key, _, _, step, time, value in held["latest"]} == newest
+    for key in newest:
+        wanted = sorted(p[1:] for p in expected if p[0] == key)
+        for size in (7, 50, 25_000):
+            told, token = list[tuple[int, int, float]](), ""
+            while not told or token:
+                asked = {"run_id": run_id, "metric_key": key, "max_results": size, "page_token": token}
+                answer = (await client.get(f"{API}/metrics/get-history", params=asked)).json()
+                assert len(answer["metrics"]) <= size
+                told += [(p["timestamp"], p["step"], p["value"]) for p in answer["metrics"]]
+                token = answer.get("next_page_token", "")
+            assert told == sorted((time, step, value) for step, time, value in wanted)
+    async with engine.connect() as connection:
+        chunks = await connection.scalar(text("SELECT count(*) FROM metric_chunks"))
+    assert chunks > 5
 
 
 @pytest.mark.parametrize(
@@ -329,6 +375,15 @@ async def test_too_many_waiting_writes_are_told_to_come_again() -> None:
         await together.write(9, key=9)
     release.set()
     assert await asyncio.gather(*first) == [0, 1, 2]
+    release.clear()
+    heavy = Together[int, int](send, repeatable=(), lanes=1, most=1, most_waiting=9, most_weight=2000)
+    first = [asyncio.create_task(heavy.write(n, key=n, weight=1000)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await heavy.write(9, key=9)
+    release.set()
+    assert await asyncio.gather(*first) == [0, 1]
+    assert await heavy.write(9, key=9) == 9
 
 
 async def test_a_run_that_somebody_holds_on_to_does_not_hold_up_the_others(

@@ -12,7 +12,7 @@ from runmirror.runs import history, queries
 from runmirror.runs.search import search_runs
 
 OTHERS = 30_000
-LARGE = {"runs", "latest_metrics", "metrics", "params", "tags"}
+LARGE = {"runs", "latest_metrics", "metrics", "metric_chunks", "params", "tags"}
 
 _FILL = f"""
     CREATE TEMP TABLE made ON COMMIT DROP AS
@@ -123,6 +123,6 @@ async def test_pages_of_runs_and_histories_read_through_no_table(filled: AsyncCo
     async def read() -> None:
         assert len(await queries.load_json(filled, ids[:20])) == 20
         points, _ = await history.page(filled, ids[0], "loss", max_results=2, page_token="")
-        assert len(points) == 2
+        assert len(points.values) == 2
 
     assert await read_through(filled, engine, read) == set()

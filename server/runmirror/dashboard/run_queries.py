@@ -86,9 +86,10 @@ _RUN = text("""
 # Points are many: no more are counted than can be shown, and those that overflowed only where there are any.
 _COUNTS = text("""
     SELECT
-        (SELECT count(*) FROM (SELECT FROM metrics WHERE run_id = :run_id LIMIT :most) AS counted) AS points,
+        (SELECT count(*) FROM (SELECT FROM metric_points WHERE run_id = :run_id LIMIT :most) AS counted) AS points,
         (SELECT count(*) FROM (
-            SELECT FROM metrics WHERE run_id = :run_id AND seq > :watermark LIMIT :most) AS counted) AS points_waiting,
+            SELECT FROM metric_points WHERE run_id = :run_id AND seq > :watermark LIMIT :most
+        ) AS counted) AS points_waiting,
         (SELECT count(*) FROM (
             SELECT FROM (
                     SELECT metric_id, min(from_seq) FILTER (WHERE kind <> 'nan') AS since,
@@ -96,7 +97,7 @@ _COUNTS = text("""
                     FROM mirror_overflows JOIN latest_metrics USING (run_id, key)
                     WHERE run_id = :run_id AND kind IN ('metric', 'points', 'nan') AND :partial
                     GROUP BY metric_id) AS away
-                JOIN metrics ON run_id = :run_id AND metrics.metric_id = away.metric_id AND seq <= :watermark
+                JOIN metric_points m ON run_id = :run_id AND m.metric_id = away.metric_id AND seq <= :watermark
                     AND (seq >= since OR (value = 'NaN' AND seq >= nan_since))
             LIMIT :most) AS counted) AS points_away,
         params.*, tags.*, datasets.*, files.*

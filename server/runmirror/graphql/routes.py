@@ -1,5 +1,6 @@
 """HTTP of GraphQL: one document in, data and messages out, as MLflow answers."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from graphql import (
 )
 
 from runmirror.artifacts.routes import Service
+from runmirror.artifacts.service import Artifacts
 from runmirror.db import ReadConnection
 from runmirror.errors import InvalidParameter, RunmirrorError
 from runmirror.graphql.limits import MAX_CHARACTERS, MAX_TOKENS, check_limits
@@ -55,7 +57,9 @@ async def graphql(request: GraphQLRequest, connection: ReadConnection, service: 
         check_limits(document)
     except GraphQLError as error:
         return _answer(ExecutionResult(None, [error]))
-    run = partial(_execute, document, request, Context(connection, service))
+    # One connection is enough: whoever waited for a second would hold up those who hold one and wait as well.
+    listing = Artifacts(service.store, reading=lambda: nullcontext(connection), writing=service.writing)
+    run = partial(_execute, document, request, Context(connection, listing))
     return _answer(await anyio.to_thread.run_sync(run))
 
 

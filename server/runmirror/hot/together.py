@@ -7,6 +7,7 @@ nothing of it was written, and each half is sent again, so that an error reaches
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Together(Generic[Item, Result]):
 
     `repeatable` says which errors of `send` mean that nothing was written. Items with the same key are written in the
     order they came; at most `lanes` sendings are under way, none of more than `most` weight unless one item is heavier.
+    No item may wait behind `most_waiting` others, or behind `most_weight` of them.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class Together(Generic[Item, Result]):
         lanes: int,
         most: int,
         most_waiting: int,
+        most_weight: int = sys.maxsize,
     ) -> None:
         self._send = send
         self._repeatable = repeatable
         self._lanes = lanes
         self._most = most
         self._most_waiting = most_waiting
+        self._most_weight = most_weight
+        self._weight = 0  # of all that wait
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._under_way: set[Hashable] = set()
         self._running = 0
@@ -56,10 +61,11 @@ class Together(Generic[Item, Result]):
 
     async def write(self, item: Item, *, key: Hashable, weight: int = 1) -> Result:
         """Raises what `send` raised for this item alone, or `Busy` when too many wait."""
-        if len(self._queue) >= self._most_waiting:
+        if len(self._queue) >= self._most_waiting or self._weight >= self._most_weight:
             raise Busy("Too many writes are waiting; nothing was done, try again.")
         waiting: _Waiting[Item, Result] = _Waiting(item, key, weight)
         self._queue.append(waiting)
+        self._weight += weight
         if self._running < self._lanes:
             self._running += 1
             task = asyncio.create_task(self._lane())
@@ -97,6 +103,7 @@ class Together(Generic[Item, Result]):
             taken.append(self._queue.popleft())
         self._queue.extendleft(reversed(passed_over))
         self._under_way.update(waiting.key for waiting in taken)
+        self._weight -= weight
         return taken
 
     async def _write(self, taken: Sequence[_Waiting[Item, Result]]) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror.overflow import PATH
+from runmirror.mirror.overflow_points_queries import POINTS
 from runmirror.mirror.source_files import revision_path
 from runmirror.mirror.target import RemoteFile, SourceChanged
 
@@ -55,16 +56,6 @@ _METRICS = text("""
     WHERE run_id = :run_id AND kind IN ('metric', 'points', 'nan', 'points_since', 'nan_since')
     GROUP BY key, metric_id ORDER BY metric_id
 """).columns(places=JSONB, nan_places=JSONB)
-_POINTS = text("""
-    SELECT step, timestamp_ms, value FROM metrics
-    WHERE run_id = :run_id AND metric_id = :metric_id AND seq <= :upto
-        AND (seq > :since
-            OR (seq = :since AND (step, timestamp_ms, value) >= (:in_step, :in_ms, CAST(:in_value AS double precision)))
-            OR (value = 'NaN' AND (seq > :nan_since
-                OR (seq = :nan_since AND (step, timestamp_ms) >= (:nan_step, :nan_ms)))))
-        AND (step, timestamp_ms, value) > (:step, :timestamp_ms, CAST(:value AS double precision))
-    ORDER BY step, timestamp_ms, value LIMIT :most
-""")
 _NEVER = 2**31 - 1
 _FIRST: Mapping[str, Any] = {"step": -(2**63), "timestamp_ms": -(2**63), "value": float("-inf")}
 
@@ -134,7 +125,7 @@ class OverflowFile:
             "since": since, "in_step": step, "in_ms": timestamp_ms, "in_value": value,
             "nan_since": nan_since, "nan_step": nan_step, "nan_ms": nan_ms,
         }  # fmt: skip
-        while rows := await self._rows(_POINTS, {"metric_id": metric["metric_id"], **places, **after}):
+        while rows := await self._rows(POINTS, {"metric_id": metric["metric_id"], **places, **after}):
             yield b"".join(_line({"kind": "metric", "key": metric["key"], **_wire(row)}) for row in rows)
             after = {name: rows[-1][name] for name in _FIRST}
 

@@ -133,6 +133,13 @@ _PAGE = text(f"""
     touched AS (
         (SELECT seq FROM metrics WHERE {_NEWS} ORDER BY seq LIMIT :most)
         UNION ALL
+        -- A chunk counts as its points. No more chunks are looked at than could fill the page.
+        (SELECT seq FROM (
+            SELECT seq, points, sum(points) OVER (ORDER BY seq, metric_id, newest_ms, last_step) - points AS before
+            FROM (SELECT * FROM metric_chunks WHERE {_NEWS} ORDER BY seq LIMIT :most) AS first
+         ) AS counted, generate_series(1, points)
+         WHERE before < :most)
+        UNION ALL
         (SELECT seq FROM params WHERE {_NEWS} ORDER BY seq LIMIT :most)
         UNION ALL
         (SELECT seq FROM tags WHERE {_NEWS} ORDER BY seq LIMIT :most)
@@ -167,7 +174,7 @@ _PAGE = text(f"""
                 array_agg(timestamp_ms) AS point_times, array_agg(step) AS point_steps
             FROM (
                 SELECT m.seq, key, m.value, m.timestamp_ms, m.step
-                FROM metrics m JOIN latest_metrics USING (run_id, metric_id)
+                FROM metric_points m JOIN latest_metrics USING (run_id, metric_id)
                 WHERE run_id = :run_id AND m.seq > :watermark AND m.seq <= cut.upto
                 ORDER BY m.seq, metric_id, m.step, m.timestamp_ms, m.value) AS ordered) AS point
         CROSS JOIN LATERAL (

@@ -51,7 +51,13 @@ _INSERT_METRICS = text(f"""
         RETURNING key, metric_id),
     numbered AS (SELECT key, metric_id FROM known UNION ALL SELECT key, metric_id FROM added)
     INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
-    SELECT :run_id, metric_id, :seq, step, timestamp_ms, value FROM given JOIN numbered USING (key)
+    SELECT :run_id, metric_id, :seq, step, timestamp_ms, value FROM given JOIN numbered n USING (key)
+    WHERE NOT EXISTS (
+        SELECT FROM metric_chunks c
+        WHERE c.run_id = :run_id AND c.metric_id = n.metric_id AND c.newest_ms >= given.timestamp_ms
+          AND c.oldest_ms <= given.timestamp_ms AND c.last_step >= given.step AND c.first_step <= given.step
+          AND c.timestamp_ms_array[array_position(c.step_array, given.step)] = given.timestamp_ms
+          AND c.value_array[array_position(c.step_array, given.step)] = given.value)
     ON CONFLICT (run_id, metric_id, step, timestamp_ms, value) DO NOTHING
 """).bindparams(
     bindparam("keys", type_=ARRAY(Text)),

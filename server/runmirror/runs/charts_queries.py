@@ -12,30 +12,39 @@ _RUN_IDS = bindparam("run_ids", type_=ARRAY(Uuid))
 _RANK = "coalesce(nullif(value, 'NaN'), 0)"  # MLflow orders NaN as 0
 
 _WHOLE = text(f"""
-    SELECT run_id, m.timestamp_ms, m.step, m.value
-    FROM latest_metrics l JOIN metrics m USING (run_id, metric_id)
-    WHERE run_id = ANY(:run_ids) AND l.key = :key
-    ORDER BY run_id, m.timestamp_ms, m.step, {_RANK.replace("value", "m.value")}, m.value
+    SELECT wanted.run_id, timestamp_ms, step, value
+    FROM (SELECT DISTINCT unnest(:run_ids) AS run_id) AS wanted,
+    LATERAL (
+        SELECT timestamp_ms, step, value FROM metric_points
+        WHERE run_id = wanted.run_id
+          AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)
+        OFFSET 0) points  -- a part of its own, so that no other metric's chunks are opened
+    ORDER BY wanted.run_id, timestamp_ms, step, {_RANK}, value
     LIMIT :limit
 """).bindparams(_RUN_IDS)
 
+_METRIC = "metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)"
+
 # As MLflow samples: a run's points in order fall into `limit` buckets, as even as they get (ntile); the first of each
-# bucket is taken, and the run's last point stands in for the last bucket's first. Where a bucket begins is arithmetic,
-# so one pass over the points numbers and counts them. The order within a step and a time is MLflow's: NaN counts as 0.
+# bucket is taken, and the run's last point stands in for the last bucket's first. Once the points are counted, where a
+# bucket begins is arithmetic: `longer` buckets hold one more than `size`. The order within a step and a time is
+# MLflow's: NaN counts as 0.
 _SAMPLED = text(f"""
     SELECT wanted.run_id, points.timestamp_ms, points.step, points.value
     FROM unnest(:run_ids) WITH ORDINALITY AS wanted (run_id, place),
     LATERAL (
-        SELECT timestamp_ms, step, value, count(*) OVER () AS total, row_number() OVER in_order AS nth,
-               ntile(CAST(:limit AS integer)) OVER in_order AS bucket
-        FROM metrics
-        WHERE run_id = wanted.run_id
-          AND metric_id = (SELECT metric_id FROM latest_metrics WHERE run_id = wanted.run_id AND key = :key)
-          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)
-        WINDOW in_order AS (ORDER BY step, timestamp_ms, {_RANK}, value)) points
-    WHERE nth = total
-       OR (bucket < least(:limit, total)
-           AND nth = (bucket - 1) * (total / :limit) + least(bucket - 1, total % :limit) + 1)
+        SELECT count(*) AS total, count(*) / :limit AS size, count(*) % :limit AS longer
+        FROM metric_points
+        WHERE run_id = wanted.run_id AND {_METRIC}
+          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)) counted,
+    LATERAL (
+        SELECT timestamp_ms, step, value, row_number() OVER (ORDER BY step, timestamp_ms, {_RANK}, value) AS nth
+        FROM metric_points
+        WHERE run_id = wanted.run_id AND {_METRIC}
+          AND (:start_step IS NULL OR step BETWEEN :start_step AND :end_step)) points
+    WHERE total <= :limit OR nth = total
+       OR CASE WHEN nth <= longer * (size + 1) THEN (nth - 1) % (size + 1) = 0 AND (nth - 1) / (size + 1) < :limit - 1
+               ELSE (nth - 1 - longer) % size = 0 AND (nth - 1 - longer) / size < :limit - 1 END
     ORDER BY place, nth
 """).bindparams(
     _RUN_IDS,

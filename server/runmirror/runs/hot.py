@@ -4,11 +4,10 @@ What is accepted here is a part of what `wire` accepts, with the same meaning; e
 route answers it. See `runmirror.hot.middleware`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -22,6 +21,7 @@ from runmirror.hot.together import Together
 from runmirror.mirror.own_tags import ROUTING_TAGS
 from runmirror.run_ids import stored_id
 from runmirror.runs import hot_queries, idempotency
+from runmirror.runs.hot_columns import FEWEST, NO_CHUNKS, Int64, Pair, Point, Unusual, Write, columns
 from runmirror.runs.service import RUN_NAME_TAG, agreed_name, new_run_id
 from runmirror.wire import EXPERIMENT_ID, INT64_MAX
 
@@ -29,9 +29,7 @@ _EMPTY = b"{}"
 _LANES = 2
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
 _MOST_WAITING = 2000
-
-Int64 = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
-Timestamp = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+_MOST_WAITING_ROWS = 250_000  # about a second of work; 70 MB with their bodies
 
 # The name of a run, and where it is mirrored: what they change besides, the ordinary route knows.
 _TELLING_TAGS = frozenset({RUN_NAME_TAG, *ROUTING_TAGS})
@@ -41,34 +39,19 @@ _ROLLED_BACK = (asyncpg.PostgresError,)
 _LOST = (asyncpg.InterfaceError, OSError, TimeoutError)
 
 
-class _Metric(msgspec.Struct, gc=False):
-    key: str
-    value: float
-    timestamp: Timestamp
-    step: Int64 = 0
-    model_id: str = ""
-    dataset_name: str = ""
-    dataset_digest: str = ""
-
-
-class _Pair(msgspec.Struct, gc=False):
-    key: str
-    value: str = ""
-
-
-class _LogMetric(_Metric, kw_only=True, gc=False):
+class _LogMetric(Point, kw_only=True, gc=False):
     run_id: str
 
 
-class _LogPair(_Pair, kw_only=True, gc=False):
+class _LogPair(Pair, kw_only=True, gc=False):
     run_id: str
 
 
 class _LogBatch(msgspec.Struct, gc=False):
     run_id: str
-    metrics: list[_Metric] = []
-    params: list[_Pair] = []
-    tags: list[_Pair] = []
+    metrics: list[Point] = []
+    params: list[Pair] = []
+    tags: list[Pair] = []
 
 
 class _CreateRun(msgspec.Struct, gc=False):
@@ -76,24 +59,10 @@ class _CreateRun(msgspec.Struct, gc=False):
     user_id: str = ""
     run_name: str = ""
     start_time: Int64 = 0
-    tags: list[_Pair] = []
+    tags: list[Pair] = []
 
 
-class _Unusual(Exception):
-    """A request for the ordinary route."""
-
-
-_UNCLEAR = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _Unusual)
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """What one request writes to one run."""
-
-    run_id: UUID
-    metrics: Sequence[_Metric] = ()
-    params: Sequence[_Pair] = ()
-    tags: Sequence[_Pair] = ()
+_UNCLEAR = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Unusual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +78,13 @@ class _NewRun:
 class HotRuns:
     """The hot handlers of runs, over connections of their own."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, *, chunks: bool) -> None:
         self.connections = connections
-        self._writes = Together[_Write, bool](
-            self._log, repeatable=(_Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS, most_waiting=_MOST_WAITING
-        )
+        self._fewest = FEWEST if chunks else NO_CHUNKS
+        self._writes = Together[Write, bool](
+            self._log, repeatable=(Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS,
+            most_waiting=_MOST_WAITING, most_weight=_MOST_WAITING_ROWS,
+        )  # fmt: skip
         self._creations = Together[_NewRun, str | None](
             self._create, repeatable=_ROLLED_BACK, lanes=1, most=100, most_waiting=_MOST_WAITING
         )
@@ -142,21 +113,21 @@ class HotRuns:
     async def log_metric(self, body: bytes) -> bytes | None:
         with suppress(*_UNCLEAR):
             request = self._decode_metric(body)
-            return await self._write(_Write(_run_id(request.run_id), metrics=_checked_metrics([request])))
+            return await self._write(Write(_run_id(request.run_id), metrics=_checked_metrics([request])))
         return None
 
     async def log_param(self, body: bytes) -> bytes | None:
         with suppress(*_UNCLEAR):
             request = self._decode_pair(body)
             params = _checked_pairs([request], names.MAX_PARAM_VALUE_LENGTH)
-            return await self._write(_Write(_run_id(request.run_id), params=params))
+            return await self._write(Write(_run_id(request.run_id), params=params))
         return None
 
     async def set_tag(self, body: bytes) -> bytes | None:
         with suppress(*_UNCLEAR):
             request = self._decode_pair(body)
             tags = _checked_pairs([request], names.MAX_TAG_VALUE_LENGTH)
-            return await self._write(_Write(_run_id(request.run_id), tags=tags))
+            return await self._write(Write(_run_id(request.run_id), tags=tags))
         return None
 
     async def log_batch(self, body: bytes) -> bytes | None:
@@ -168,7 +139,7 @@ class HotRuns:
             if len(metrics) + len(params) + len(tags) > names.MAX_ENTITIES_PER_BATCH:
                 return None
             return await self._write(
-                _Write(
+                Write(
                     _run_id(request.run_id), _checked_metrics(metrics),
                     _checked_pairs(params, names.MAX_PARAM_VALUE_LENGTH),
                     _checked_pairs(tags, names.MAX_TAG_VALUE_LENGTH),
@@ -194,20 +165,20 @@ class HotRuns:
             return None if artifact_uri is None else self._encode(_answer(run, artifact_uri))
         return None
 
-    async def _write(self, write: _Write) -> bytes | None:
+    async def _write(self, write: Write) -> bytes | None:
         weight = len(write.metrics) + len(write.params) + len(write.tags)
         try:
             written = await self._writes.write(write, key=write.run_id, weight=weight)
-        except (_Unusual, *NOT_DONE):
+        except (Unusual, *NOT_DONE):
             # All of these writes may be repeated: the ordinary route does so, or says what is wrong.
             return None
         return _EMPTY if written else None
 
-    async def _log(self, writes: Sequence[_Write]) -> Sequence[bool]:
-        columns = _columns(writes)
+    async def _log(self, writes: Sequence[Write]) -> Sequence[bool]:
+        arguments = columns(writes, fewest=self._fewest)
         async with self.connections.connection() as connection:
-            if not await hot_queries.log(connection, columns):
-                raise _Unusual
+            if not await hot_queries.log(connection, arguments):
+                raise Unusual
         return [True] * len(writes)
 
     async def _create_one(self, run: _NewRun) -> str | None:
@@ -238,28 +209,28 @@ class HotRuns:
 def _run_id(run_id: str) -> UUID:
     """One of Azure ML's as well: a run that is not adopted yet is not there, and the ordinary route sees to that."""
     if (key := stored_id(run_id)) is None:
-        raise _Unusual
+        raise Unusual
     return key
 
 
-def _checked_metrics(metrics: Sequence[_Metric]) -> Sequence[_Metric]:
+def _checked_metrics(metrics: Sequence[Point]) -> Sequence[Point]:
     """Points whose keys are good and that name no logged model."""
     for key in {metric.key for metric in metrics}:
         _check_name(key)
     for metric in metrics:
         if metric.model_id or metric.dataset_name or metric.dataset_digest:
-            raise _Unusual
+            raise Unusual
     return metrics
 
 
-def _checked_pairs(pairs: Sequence[_Pair], longest: int) -> Sequence[_Pair]:
+def _checked_pairs(pairs: Sequence[Pair], longest: int) -> Sequence[Pair]:
     """Params or tags with good keys, none twice, of which none is cut or says more than itself."""
     for pair in pairs:
         _check_name(pair.key)
         if len(pair.value) > longest or pair.key in _TELLING_TAGS:
-            raise _Unusual
+            raise Unusual
     if len({pair.key for pair in pairs}) < len(pairs):
-        raise _Unusual
+        raise Unusual
     return pairs
 
 
@@ -267,54 +238,7 @@ def _check_name(name: str) -> None:
     try:
         names.check_name(name, "")
     except InvalidParameter as error:
-        raise _Unusual from error
-
-
-def _columns(writes: Sequence[_Write]) -> Sequence[Sequence[Any]]:
-    """The arguments of runmirror_log_1: runs, metrics and points refer to each other by place, from 1.
-
-    Raises `_Unusual` when two of these writes give one param two values.
-    """
-    runs: dict[UUID, int] = {}
-    points: dict[tuple[int, str], list[_Metric]] = {}
-    params: dict[tuple[int, str], str] = {}
-    tags: dict[tuple[int, str], str] = {}
-    for write in writes:
-        run = runs.setdefault(write.run_id, len(runs) + 1)
-        of_run: dict[str, list[_Metric]] = {}
-        for metric in write.metrics:
-            same = of_run.get(metric.key)
-            if same is None:
-                same = of_run[metric.key] = points.setdefault((run, metric.key), [])
-            same.append(metric)
-        for param in write.params:
-            if params.setdefault((run, param.key), param.value) != param.value:
-                raise _Unusual
-        for tag in write.tags:
-            tags[run, tag.key] = tag.value
-    newest = [max(same, key=_rank) if len(same) > 1 else same[0] for same in points.values()]  # the first of equals
-    lasts = list(accumulate(map(len, points.values())))
-    in_order = [point for same in points.values() for point in same]
-    return (
-        list(runs),
-        *_columns_of_keys(points),
-        [point.step for point in newest], [point.timestamp for point in newest], [point.value for point in newest],
-        [1, *(last + 1 for last in lasts[:-1])] if lasts else [], lasts,
-        [point.step for point in in_order], [point.timestamp for point in in_order],
-        [point.value for point in in_order],
-        *_columns_of_keys(params), list(params.values()),
-        *_columns_of_keys(tags), list(tags.values()),
-    )  # fmt: skip
-
-
-def _rank(metric: _Metric) -> tuple[int, int, float]:
-    """What makes a point the latest of its key; a JSON number is never NaN."""
-    return metric.step, metric.timestamp, metric.value
-
-
-def _columns_of_keys(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
-    keys = list(keys)
-    return [run for run, _ in keys], [key for _, key in keys]
+        raise Unusual from error
 
 
 def _answer(run: _NewRun, artifact_uri: str) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.entities import LifecycleStage
 from runmirror.errors import RunNotFound
 from runmirror.routing import Permission, mlflow_route
-from runmirror.runs import answers, history, queries, reads, service, wire
+from runmirror.runs import answers, history, kept, queries, reads, service, wire
 from runmirror.runs.inputs_queries import load_inputs_outputs
 from runmirror.runs.writes import parse_run_id
 from runmirror.wire import Empty
@@ -105,12 +105,11 @@ async def log_batch(request: wire.LogBatch, connection: WriteConnection) -> Empt
 
 
 @mlflow_route(router, "POST", "/runs/search", permission=Permission.READ, response_model=wire.RunsPage)
-async def search_runs(request: wire.SearchRuns, connection: ReadConnection) -> Response:
+async def search_runs(request: wire.SearchRuns, connection: ReadConnection, http: Request) -> Response:
     """Runs of some experiments that a filter selects, in the order asked for."""
     found = await reads.find(connection, request)
-    rows = await queries.load_json(connection, found.run_ids) if found.run_ids else []
-    inputs_outputs = await load_inputs_outputs(connection, found.run_ids) if found.run_ids else {}
-    return answers.runs_page(rows, inputs_outputs, found.next_page_token)
+    runs = await kept.load(connection, http.app.state.kept_runs, found.run_ids)
+    return answers.runs_page(runs, found.next_page_token)
 
 
 @mlflow_route(router, "GET", "/metrics/get-history", permission=Permission.READ, response_model=wire.HistoryPage)

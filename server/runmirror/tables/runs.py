@@ -5,6 +5,7 @@ seqs commit in order and "everything above the mirror's watermark" is exactly wh
 """
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
@@ -46,17 +48,39 @@ runs = Table(
     postgresql_with={"fillfactor": "80"},  # room for in-page updates of seq
 )
 
-# One row per point: 48 bytes of data. `metric_id` numbers the keys of one run (see latest_metrics).
+# One row per point that came alone or among few: 48 bytes of data. `metric_id` numbers the keys of one run (see
+# latest_metrics). Readers use the view metric_points, which has the points of metric_chunks too.
 metrics = Table(
     "metrics",
     metadata,
+    Column("run_id", UUID),
+    Column("metric_id", Integer),
+    Column("seq", Integer, nullable=False),
+    Column("step", BigInteger),
+    Column("timestamp_ms", BigInteger),
+    Column("value", Double),  # in the key, so that an exact repeat is absorbed; NaN equals NaN here
+    PrimaryKeyConstraint("run_id", "metric_id", "timestamp_ms", "step", "value"),  # in the order of a history
+    Index("ix_metrics_run_id_seq", "run_id", "seq"),
+)
+
+# Points of one metric that came together, each with a higher step than the one before. No point is in two chunks, or in
+# a chunk and in `metrics`: see migration 0015.
+metric_chunks = Table(
+    "metric_chunks",
+    metadata,
     Column("run_id", UUID, primary_key=True),
     Column("metric_id", Integer, primary_key=True),
+    Column("newest_ms", BigInteger, primary_key=True),  # the greatest of timestamp_ms_array
+    Column("last_step", BigInteger, primary_key=True),
+    Column("oldest_ms", BigInteger, primary_key=True),  # in the key, so that a look for a point stays within the index
+    Column("first_step", BigInteger, primary_key=True),
+    Column("points", Integer, nullable=False),
     Column("seq", Integer, nullable=False),
-    Column("step", BigInteger, primary_key=True),
-    Column("timestamp_ms", BigInteger, primary_key=True),
-    Column("value", Double, primary_key=True),  # in the key, so that an exact repeat is absorbed; NaN equals NaN here
-    Index("ix_metrics_run_id_seq", "run_id", "seq"),
+    Column("step_array", ARRAY(BigInteger), nullable=False),
+    Column("timestamp_ms_array", ARRAY(BigInteger), nullable=False),
+    Column("value_array", ARRAY(Double), nullable=False),
+    Index("ix_metric_chunks_run_id_seq", "run_id", "seq"),
+    postgresql_with={"toast_tuple_target": "8160"},  # up to a page as it is
 )
 
 # One row per metric key of a run: its number, and the point with the greatest (step, timestamp, value).
