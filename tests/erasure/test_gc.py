@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.erasure.command import Outcome, Wish, collect, parse_age
+from runmirror.erasure.queries import OF_RUNS
 from runmirror.settings import Settings
 from runmirror.tables import metadata
 
@@ -139,6 +140,11 @@ async def test_files_that_a_broken_call_left_are_removed_by_the_next(
     assert (await gc(settings))[0] == Outcome(files=2)
     async with engine.connect() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM removals")) == 0
+
+
+def test_every_table_of_runs_is_erased_from() -> None:
+    of_runs = {table.name for table in metadata.tables.values() if "run_id" in table.c}
+    assert of_runs - {"model_versions"} == set(OF_RUNS)
 
 
 def test_an_age_is_written_as_for_mlflow_gc() -> None:

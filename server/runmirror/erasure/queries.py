@@ -44,8 +44,8 @@ _MODELS = text(f"""
     ORDER BY l.model_id LIMIT :most FOR UPDATE OF l
 """).bindparams(bindparam("experiment_ids", type_=ARRAY(BigInteger)))
 
-_OF_RUNS = (
-    "metrics", "latest_metrics", "params", "tags", "dataset_inputs", "model_inputs", "model_outputs", "artifacts",
+OF_RUNS = (
+    "metrics", "metric_chunks", "latest_metrics", "params", "tags", "dataset_inputs", "model_inputs", "model_outputs", "artifacts",
     "pending_uploads", "logged_model_metrics", "mirrors", "mirror_overflows", "mirror_verifications", "run_keys",
     "runs",
 )  # fmt: skip
@@ -53,7 +53,7 @@ _OF_MODELS = ("logged_model_params", "logged_model_tags", "logged_model_metrics"
 
 _RUN_IDS, _MODEL_IDS = bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("model_ids", type_=ARRAY(Text))
 _ERASE_RUNS = tuple(
-    text(f"DELETE FROM {table} WHERE run_id = ANY (:run_ids)").bindparams(_RUN_IDS) for table in _OF_RUNS
+    text(f"DELETE FROM {table} WHERE run_id = ANY (:run_ids)").bindparams(_RUN_IDS) for table in OF_RUNS
 )
 _ORPHAN_MODELS = text("""
     UPDATE logged_models SET source_run_id = NULL WHERE source_run_id = ANY (:run_ids)
