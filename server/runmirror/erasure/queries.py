@@ -45,9 +45,9 @@ _MODELS = text(f"""
 """).bindparams(bindparam("experiment_ids", type_=ARRAY(BigInteger)))
 
 OF_RUNS = (
-    "metrics", "metric_chunks", "latest_metrics", "params", "tags", "dataset_inputs", "model_inputs", "model_outputs", "artifacts",
-    "pending_uploads", "logged_model_metrics", "mirrors", "mirror_overflows", "mirror_verifications", "run_keys",
-    "runs",
+    "metrics", "metric_chunks", "latest_metrics", "params", "tags", "dataset_inputs", "model_inputs", "model_outputs",
+    "artifacts", "pending_uploads", "logged_model_metrics", "mirrors", "mirror_overflows", "mirror_verifications",
+    "run_keys", "runs",
 )  # fmt: skip
 _OF_MODELS = ("logged_model_params", "logged_model_tags", "logged_model_metrics", "logged_models")
 
