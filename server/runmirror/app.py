@@ -32,6 +32,7 @@ from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
 from runmirror.hot.middleware import HotRoutes, check_hot, check_hot_folders
 from runmirror.logged_models import routes as logged_model_routes
+from runmirror.logs import request_id
 from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
 from runmirror.mirror import quarantine_routes
@@ -160,6 +161,7 @@ def _answer_errors(app: FastAPI, settings: Settings) -> None:
         log.error("unforeseen error in %s %r", request.method, request.url.path, exc_info=error)
         answer = error_answer(RunmirrorError("Internal error; the server's log says more."))
         answer.raw_headers += security_headers(settings.x_frame_options)  # this one is answered outside of the door
+        answer.headers["X-Request-Id"] = request_id.get()
         return answer
 
 

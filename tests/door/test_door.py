@@ -182,6 +182,7 @@ async def test_every_answer_has_the_security_headers_once(settings: Settings) ->
     for path, answer in answers.items():
         for name in (
             "x-content-type-options", "x-frame-options", "referrer-policy", "cross-origin-resource-policy",
+            "x-request-id",
         ):  # fmt: skip
             assert len(answer.headers.get_list(name)) == 1, (path, name)
 
