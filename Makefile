@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients chaos bench bench-growth bench-overload bench-mirror wrk browser lint types format clean
+.PHONY: help demo test test-clients chaos bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,11 @@ lint: $(VENV)/.dev ## Check style and format
 
 types: $(VENV)/.dev ## Check types
 	$(BIN)/mypy
+
+audit: $(VENV)/.dev ## Security rules over the package, and known holes of what it uses (asks PyPI)
+	$(BIN)/ruff check --select S server
+	$(PIP) install pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(VENV)/.dev ## Put the code into the project's format
 	$(BIN)/ruff format .

@@ -81,7 +81,7 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings, settings.database_url)
     async with LifespanManager(app) as manager:
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as made:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as made:
             yield made
 
 

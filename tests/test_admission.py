@@ -36,7 +36,7 @@ async def test_writes_past_the_queue_are_told_to_come_again_while_reads_probes_a
     app = create_app(small, settings.database_url)
     async with LifespanManager(app) as manager, engine.connect() as holder:
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
 
             async def new_run() -> str:
                 created = await client.post(f"{API}/runs/create", json={"experiment_id": "0"})

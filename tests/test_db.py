@@ -19,7 +19,7 @@ async def test_a_statement_that_takes_too_long_is_ended_and_told(settings: Setti
     app = create_app(hasty, settings.database_url)
     async with LifespanManager(app) as manager, engine.connect() as holder:
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             created = await client.post(f"{API}/runs/create", json={"experiment_id": "0"})
             run_id = created.json()["run"]["info"]["run_id"]
             await holder.execute(text("SELECT 1 FROM runs WHERE run_id = :run_id FOR UPDATE"), {"run_id": run_id})

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import ssl
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ import uvicorn
 from pydantic import ValidationError
 from sqlalchemy import make_url
 
-from runmirror import __version__
+from runmirror import __version__, logs
 from runmirror.settings import Settings
 
 _GRACE_S = 25  # what a request in flight gets at SIGTERM
@@ -53,7 +54,13 @@ def main() -> None:
 @click.option("--host", help="address to listen on (default 127.0.0.1)")
 @click.option("--port", type=int, help="port to listen on (default 5000)")
 @click.option("--workers", type=int, help="API processes (default 1)")
+@click.option("--ssl-certfile", metavar="FILE", help="speak TLS with this certificate (PEM)")
+@click.option("--ssl-keyfile", metavar="FILE", help="its key, if it is in a file of its own")
+@click.option("--ssl-ca-certs", metavar="FILE", help="serve only clients with a certificate of these authorities")
 @click.option("--static-prefix", help="path below which everything is served, e.g. /mlflow")
+@click.option("--allowed-hosts", metavar="HOSTS", help="names the server is called by, with commas (default: private)")
+@click.option("--cors-allowed-origins", metavar="ORIGINS", help="other origins whose pages may call, with commas")
+@click.option("--x-frame-options", help="who may show the pages in a frame: SAMEORIGIN (default), DENY or NONE")
 @click.option(
     "--expose-prometheus", metavar="FOLDER", help="where API processes share their counts (default: a temporary folder)"
 )
@@ -65,11 +72,17 @@ def main() -> None:
 @click.option("--insecure-no-auth", is_flag=True, default=None, help="listen beyond loopback without authentication")
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
+    from runmirror.door.origins import who_may_call
     from runmirror.metrics.shared import shared_counts
     from runmirror.supervisor import worker_process
     from runmirror.webhooks.secrets import kept_key
 
     settings = read_settings(flags)
+    try:
+        who_may_call(settings)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    logs.configure(settings.log_format, logging.WARNING)
     _trust(settings)
     _end_in_order()
     several = settings.workers > 1 and settings.metrics
@@ -81,7 +94,8 @@ def serve(**flags: Any) -> None:
             # The database is in the data directory, so what it holds can be encrypted with a key that is there too.
             environment["RUNMIRROR_WEBHOOK_SECRET_KEY"] = kept_key(settings.data_dir)
         os.environ.update(environment)  # uvicorn's processes and the worker read their settings from here
-        click.echo(f"runmirror {__version__} on http://{settings.host}:{settings.port}", err=True)
+        scheme = "http" if settings.ssl_certfile is None else "https"
+        click.echo(f"runmirror {__version__} on {scheme}://{settings.host}:{settings.port}", err=True)
         with worker_process(os.environ) if settings.mirror else contextlib.nullcontext():
             uvicorn.run(
                 "runmirror.asgi:create",
@@ -90,9 +104,15 @@ def serve(**flags: Any) -> None:
                 port=settings.port,
                 workers=settings.workers,
                 log_level="warning",
+                log_config=None,  # its lines go where ours go
                 access_log=False,
                 timeout_graceful_shutdown=_GRACE_S,
                 server_header=False,
+                ws="none",
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
+                ssl_ca_certs=None if settings.ssl_ca_certs is None else str(settings.ssl_ca_certs),
+                ssl_cert_reqs=ssl.CERT_NONE if settings.ssl_ca_certs is None else ssl.CERT_REQUIRED,
             )
 
 
@@ -109,9 +129,7 @@ def worker(**flags: Any) -> None:
     from runmirror.mirror.worker import run_worker
     from runmirror.supervisor import stop_with_parent
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for noisy in ("azure", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.configure(settings.log_format, logging.INFO)
     stop_with_parent()
     with _database(settings) as url, asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(run_worker(settings, url))
@@ -360,6 +378,55 @@ def revoke_token(which: str, **flags: Any) -> None:
         _migrate(url)
         number = asyncio.run(commands.revoke_token(settings, url, which))
     click.echo(f"revoked token {number}")
+
+
+@main.command()
+@click.option("--older-than", default="30d", show_default=True, help="only what was deleted so long ago: 30d, 1d12h …")
+@click.option("--run", "run_ids", metavar="ID", multiple=True, callback=_run_ids, help="this run; may be repeated")
+@click.option("--experiment", "experiments", metavar="NAME_OR_ID", multiple=True, help="what was deleted of this one")
+@click.option("--erase/--dry-run", default=False, help="erase, or only show what would be erased (default)")
+@database_option
+@data_dir_option
+@click.option("--artifacts-destination", help="a folder, or wasbs://container@account.blob.core.windows.net/path")
+def gc(*, older_than: str, run_ids: tuple[UUID, ...], experiments: tuple[str, ...], erase: bool, **flags: Any) -> None:
+    """Erase runs, logged models and experiments that were deleted long enough ago, with their files.
+
+    A run whose deletion a linked workspace has not heard of yet is kept, and so is what a registered model has its
+    files from. What becomes of the copy in Azure was decided at the deletion: RUNMIRROR_MIRROR_ON_DELETE.
+    """
+    from runmirror.erasure.command import Wish, collect, parse_age
+
+    settings = read_settings(flags)
+    _trust(settings)
+    with _database(settings) as url:
+        _migrate(url)
+        try:
+            wish = Wish(parse_age(older_than), run_ids, experiments, dry_run=not erase)
+            done = asyncio.run(collect(settings, url, wish, click.echo))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    click.echo(
+        f"{'erased' if erase else 'would be erased'}: {done.runs} runs, {done.models} logged models, "
+        f"{done.experiments} experiments, {done.files} files; kept: {done.held_back}",
+        err=True,
+    )
+
+
+@main.command()
+@click.option("--since", type=click.DateTime(), help="only what happened then or later (UTC)")
+@click.option("--action", help="only this: run.delete, workspace. …")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
+@database_option
+@data_dir_option
+def audit(*, since: datetime | None, action: str | None, as_json: bool, **flags: Any) -> None:
+    """Show who deleted, restored, erased or linked what, the oldest first."""
+    from runmirror.audit.command import show
+
+    settings = read_settings(flags)
+    since = None if since is None else since.replace(tzinfo=UTC)
+    with _database(settings) as url:
+        _migrate(url)
+        asyncio.run(show(settings, url, since=since, action=action, as_json=as_json, tell=click.echo))
 
 
 @main.command()

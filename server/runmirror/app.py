@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from runmirror import __version__, probes
+from runmirror import __version__, openapi, probes
 from runmirror.admission import Admission, admitted
 from runmirror.adoption import again
 from runmirror.adoption.service import Adoption
@@ -28,6 +28,8 @@ from runmirror.auth.install import install as install_auth
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
 from runmirror.db import BESIDE, answer_for, create_engine, gate, hot_connections, shares, unstorable
+from runmirror.door.middleware import ASKED_BY_ADDRESS, Door, security_headers
+from runmirror.door.rate import RateLimit
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
 from runmirror.evaluation_datasets import routes as evaluation_dataset_routes
 from runmirror.experiments import datasets_routes
@@ -35,6 +37,7 @@ from runmirror.experiments import routes as experiment_routes
 from runmirror.graphql import routes as graphql_routes
 from runmirror.hot.middleware import HotRoutes, check_hot, check_hot_folders
 from runmirror.logged_models import routes as logged_model_routes
+from runmirror.logs import request_id
 from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
 from runmirror.mirror import quarantine_routes
@@ -51,7 +54,6 @@ from runmirror.traces import routes as trace_routes
 from runmirror.ui import nothing, static, upload
 from runmirror.ui import routes as ui_routes
 from runmirror.ui.folder import files_below, ui_folder
-from runmirror.ui.headers import SecurityHeaders
 from runmirror.ui.prefix import StaticPrefix
 from runmirror.unserved import routes as unserved_routes
 from runmirror.webhooks import routes as webhook_routes
@@ -119,20 +121,28 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         else:
             app.router.routes.extend(module.router.routes)  # include_router would build each route a second time
     check_permissions(app)
-    _answer_errors(app)
+    openapi.describe(app)
+    _answer_errors(app, settings)
     again.install(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the inside out: the door is asked before who calls is known, and what is counted last is all of it."""
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(Admission)
     app.add_middleware(HotRoutes, limit_bytes=settings.max_body_bytes)
     install_auth(app, settings)
-    app.add_middleware(SecurityHeaders, x_frame_options=settings.x_frame_options)
-    app.add_middleware(CountRequests, metrics=app.state.http_metrics)
     if settings.static_prefix:
         app.add_middleware(StaticPrefix, prefix=settings.static_prefix)
-    return app
+    if settings.rate_limit:
+        app.add_middleware(RateLimit, per_second=settings.rate_limit, free=ASKED_BY_ADDRESS)
+    app.add_middleware(Door, settings=settings)
+    app.add_middleware(CountRequests, metrics=app.state.http_metrics, logged=settings.access_log)
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, settings: Settings) -> None:
     @app.exception_handler(RunmirrorError)
     async def ours(_: Request, error: RunmirrorError) -> JSONResponse:
         return error_answer(error)
@@ -164,8 +174,11 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        log.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=error)
-        return error_answer(RunmirrorError("Internal error; the server's log says more."))
+        log.error("unforeseen error in %s %r", request.method, request.url.path, exc_info=error)
+        answer = error_answer(RunmirrorError("Internal error; the server's log says more."))
+        answer.raw_headers += security_headers(settings.x_frame_options)  # this one is answered outside of the door
+        answer.headers["X-Request-Id"] = request_id.get()
+        return answer
 
 
 def _say(problem: dict[str, Any]) -> str:

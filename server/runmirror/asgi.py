@@ -1,8 +1,10 @@
 """The factory uvicorn calls in each API process: everything comes from the environment that `serve` prepared."""
 
 import gc
+import logging
 from typing import TYPE_CHECKING
 
+from runmirror import logs
 from runmirror.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ def create() -> "FastAPI":
     settings = Settings()
     if settings.database_url is None:
         raise RuntimeError("no database: start with `runmirror serve`, or set RUNMIRROR_DATABASE_URL")
+    logs.configure(settings.log_format, logging.INFO if settings.access_log else logging.WARNING)
     # What is made until here stays for good: to look for garbage in it meanwhile takes a sixth of the start.
     gc.disable()
     try:

@@ -35,7 +35,12 @@ async def livez() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-@route(router, "GET", "/readyz", permission=Permission.PUBLIC)
+_UNREADY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "The check that failed.", "content": {"application/json": {"schema": {"type": "object"}}}}
+}
+
+
+@route(router, "GET", "/readyz", permission=Permission.PUBLIC, responses=_UNREADY)
 async def readyz(request: Request) -> JSONResponse:
     """200 when requests can be served; 503 names the check that failed. The mirror is never a reason."""
     checks: dict[str, Any] = {**await _database(request.app.state.engine)}

@@ -27,7 +27,7 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 
 def _parts(value: object) -> object:
     """Text from the environment is a list with commas."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _env(name: str, *fallbacks: str) -> AliasChoices:
@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", validation_alias=_env("host", "MLFLOW_HOST"), description="address to listen on")
     port: int = Field(
         5000, ge=0, le=65535, validation_alias=_env("port", "MLFLOW_PORT"), description="port to listen on"
+    )
+    ssl_certfile: Path | None = Field(None, description="PEM file of the server's certificate: it then speaks TLS")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of the key, if it is not in that file")
+    ssl_ca_certs: Path | None = Field(
+        None, description="PEM file of the authorities of clients: who has no certificate of theirs is not served"
     )
     workers: int = Field(1, ge=1, validation_alias=_env("workers", "MLFLOW_WORKERS"), description="API processes")
     auth: Literal["none", "token", "entra"] = Field(
@@ -117,11 +122,28 @@ class Settings(BaseSettings):
     ui_dir: Path | None = Field(
         None, description="folder of MLflow's web pages; without it those of the package `mlflow`"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = Field(
+        (), validation_alias=_env("allowed_hosts", "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        description="names and addresses the server is called by, with commas: `tracking.example`, `*.example`, "
+        "`10.0.0.0/8`, `*`; an entry without a port admits every port",
+    )  # fmt: skip
+    cors_allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)] = Field(
+        (), validation_alias=_env("cors_allowed_origins", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"),
+        description="other origins whose pages may call the server, with commas: `https://app.example`, "
+        "`https://*.example`, or `*`, which is without their visitors' credentials",
+    )  # fmt: skip
     x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = Field(
         "SAMEORIGIN", validation_alias=_env("x_frame_options", "MLFLOW_SERVER_X_FRAME_OPTIONS"),
         description="who may show the pages in a frame; `NONE`: every site",
     )  # fmt: skip
 
+    rate_limit: float = Field(
+        0, ge=0, allow_inf_nan=False,
+        description="requests in a second that one address may make of one API process, five seconds' worth at once, "
+        "before it is answered 429; 0: as many as it likes",
+    )  # fmt: skip
+    log_format: Literal["text", "json"] = Field("text", description="log lines as text, or as a JSON object each")
+    access_log: bool = Field(False, description="log a line for each request that was answered")
     metrics: bool = Field(True, description="serve `/metrics` for Prometheus")
     expose_prometheus: Path | None = Field(
         None, description="folder below which several API processes share their counts for `/metrics`"
@@ -296,6 +318,15 @@ class Settings(BaseSettings):
     def _issuer_is_known(self) -> Self:
         if self.auth == "entra" and not (self.oidc_issuer and self.oidc_audience):
             raise ValueError("RUNMIRROR_AUTH=entra needs RUNMIRROR_OIDC_ISSUER and RUNMIRROR_OIDC_AUDIENCE")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs):
+            raise ValueError("RUNMIRROR_SSL_KEYFILE and RUNMIRROR_SSL_CA_CERTS need RUNMIRROR_SSL_CERTFILE")
+        for file in (self.ssl_certfile, self.ssl_keyfile, self.ssl_ca_certs):
+            if file is not None and not file.is_file():
+                raise ValueError(f"{file} is not there")
         return self
 
     @model_validator(mode="after")

@@ -64,7 +64,7 @@ class _Serving:
     async def __aenter__(self) -> httpx.AsyncClient:
         manager = await self._manager.__aenter__()
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=60)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60)
         return self._client
 
     @property

@@ -57,7 +57,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=30) as made:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as made:
         yield made
 
 

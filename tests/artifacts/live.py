@@ -24,9 +24,8 @@ class Live(Server):
     def raw(self, method: str, target: str, body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
         """Status and body of a request whose target goes out letter by letter; `kind` is its content type."""
         typed = f"Content-Type: {kind}\r\n" if kind else ""
-        head = (
-            f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{typed}Content-Length: {len(body)}\r\n\r\n"
-        )
+        sized = f"Content-Length: {len(body)}\r\n\r\n"
+        head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{typed}{sized}"
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(head.encode() + body)
             answer = b"".join(iter(lambda: connection.recv(65536), b""))

@@ -112,7 +112,9 @@ def test_a_question_mark_or_hash_in_a_name_is_a_letter(live: Live, run_id: str) 
 def test_a_connection_that_breaks_in_mid_upload_leaves_nothing(
     live: Live, run_id: str, settings: Settings, tmp_path: Path
 ) -> None:
-    head = f"PUT {SERVICE}/0/{run_id}/artifacts/f HTTP/1.1\r\nHost: x\r\nContent-Length: {20 * MEBIBYTE}\r\n\r\n"
+    head = (
+        f"PUT {SERVICE}/0/{run_id}/artifacts/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: {20 * MEBIBYTE}\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", live.port)) as connection:
         connection.sendall(head.encode() + b"x" * 19 * MEBIBYTE)
     uploads = Path(settings.artifact_root) / RESERVED
@@ -130,7 +132,7 @@ def test_a_client_that_hangs_up_in_mid_download_leaves_nothing_open(live: Live, 
     target = f"{SERVICE}/0/{run_id}/artifacts/f"
     assert live.raw("PUT", target, b"x" * 20 * MEBIBYTE)[0] == 200
     with socket.create_connection(("127.0.0.1", live.port)) as connection:
-        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert connection.recv(MEBIBYTE).startswith(b"HTTP/1.1 200")
     deadline = time.monotonic() + DEADLINE_S
     while _has_open(live, "/artifacts/f") and time.monotonic() < deadline:

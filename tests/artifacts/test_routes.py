@@ -30,7 +30,7 @@ async def test_a_file_goes_up_and_comes_down(client: httpx.AsyncClient, run: Run
         assert answer.headers["content-disposition"] == "attachment; filename=model.bin"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["content-security-policy"] == "sandbox"
-        head = await client.head(address)
+        head = await client.head(address, headers={"X-Request-Id": answer.headers["x-request-id"]})
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers == answer.headers
 

@@ -209,7 +209,7 @@ async def test_a_json_body_that_is_too_long_is_refused_announced_or_not(settings
 
     async with LifespanManager(app) as manager:
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             for content in (body, chunks()):
                 headers = {"Content-Type": "application/json"}
                 answer = await client.post(f"{API}/runs/set-tag", content=content, headers=headers)

@@ -218,7 +218,7 @@ async def guarded_app(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     assert strict.database_url is not None
     async with LifespanManager(create_app(strict, strict.database_url)) as manager:
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 

@@ -126,7 +126,6 @@ def _headers(path: str, etag: str) -> dict[str, str]:
     return {
         "Content-Type": content_type(path),
         "Content-Disposition": attachment(path),
-        "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
         "Cache-Control": "no-cache",
         "Accept-Ranges": "bytes",

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.artifacts import queries
 from runmirror.artifacts.files import Store, Written
 from runmirror.artifacts.places import Place, ids_in, path_of, place_below, roots_below
@@ -103,6 +104,9 @@ class Artifacts:
             places = [place for place in places if place.root.run_id is not None]
             upto = [await queries.run_seq(connection, _run_id(place)) for place in places]
         removed = await self.store.delete(path)
+        if removed:
+            async with self.writing() as connection:
+                await audit.record(connection, "artifacts.delete", f"{len(removed)} at {path}")
         for place, seq in zip(places, upto, strict=True):
             await self._record_deletion(place, removed, seq)
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runmirror.answers import error_answer
+from runmirror.audit.caller import caller
 from runmirror.auth import permits, secrets
 from runmirror.auth.access import Access
 from runmirror.auth.identities import Identities
@@ -49,6 +50,8 @@ class Authenticate:
         except RunmirrorError as error:
             await error_answer(error)(scope, receive, send)
             return
+        if viewer is not None:
+            caller.set(viewer.name)
         access: Access = app.state.access
         token = permits.set_current(permits.Permits(viewer, access))
         try:

@@ -9,8 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from runmirror.dashboard import pictures, words
 from runmirror.mirror.overview import web_address
 
-# A browser that knows it caches nothing: the pages are about now. With no-referrer, forms would send "Origin: null".
-_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
+_HEADERS = {"Cache-Control": "no-store"}  # the pages are about now
 _POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'"
 _FRAMED_BY = {"SAMEORIGIN": "; frame-ancestors 'self'", "DENY": "; frame-ancestors 'none'", "NONE": ""}
 

@@ -39,7 +39,7 @@ _LOAD = text("""
 
 _LOCK = text("SELECT name, schema FROM evaluation_datasets WHERE dataset_id = :dataset_id FOR NO KEY UPDATE")
 
-_DELETE = text("DELETE FROM evaluation_datasets WHERE dataset_id = :dataset_id")
+_DELETE = text("DELETE FROM evaluation_datasets WHERE dataset_id = :dataset_id RETURNING dataset_id")
 
 _SET_TAGS = text("""
     INSERT INTO evaluation_dataset_tags (dataset_id, key, value)
@@ -105,8 +105,9 @@ async def lock(connection: AsyncConnection, dataset_id: str) -> Row[Any] | None:
     return (await connection.execute(_LOCK, {"dataset_id": dataset_id})).one_or_none()
 
 
-async def delete(connection: AsyncConnection, dataset_id: str) -> None:
-    await connection.execute(_DELETE, {"dataset_id": dataset_id})
+async def delete(connection: AsyncConnection, dataset_id: str) -> bool:
+    """False when it was not there."""
+    return await connection.scalar(_DELETE, {"dataset_id": dataset_id}) is not None
 
 
 async def set_tags(connection: AsyncConnection, dataset_id: str, tags: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.auth import permits
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.errors import EvaluationDatasetNotFound
@@ -58,7 +59,8 @@ async def get_dataset(dataset_id: str, connection: ReadConnection) -> wire.Datas
 @_route("DELETE", "/datasets/{dataset_id}", permission=Permission.MANAGE)
 async def delete_dataset(dataset_id: str, connection: WriteConnection) -> Empty:
     """Erase a dataset with its records; one that is not there is gone already."""
-    await queries.delete(connection, dataset_id)
+    if await queries.delete(connection, dataset_id):
+        await audit.record(connection, "evaluation_dataset.delete", dataset_id)
     return Empty()
 
 

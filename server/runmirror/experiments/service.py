@@ -5,6 +5,7 @@ import time
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.artifacts.location import check_location
 from runmirror.auth import permits
 from runmirror.auth.levels import Kind
@@ -56,6 +57,8 @@ async def move(connection: AsyncConnection, experiment_id: str, *, to: Lifecycle
         raise ExperimentNotFound(str(key))  # MLflow looks for one in the other stage
     await queries.set_stage(connection, key, to, now_ms())
     await queue.mark_experiment_behind(connection, key)
+    action = "experiment.delete" if to == LifecycleStage.DELETED else "experiment.restore"
+    await audit.record(connection, action, str(key))
 
 
 async def set_tag(connection: AsyncConnection, experiment_id: str, tag: Tag) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror import names
+from runmirror import audit, names
 from runmirror.entities import LifecycleStage, LoggedModelStatus, Param, Tag
 from runmirror.errors import (
     BadRequest,
@@ -81,6 +81,7 @@ async def delete(connection: AsyncConnection, model_id: str) -> None:
     """Mark a logged model deleted; doing it again is fine, and nothing is erased."""
     await _begin(connection, model_id)
     await queries.delete(connection, model_id, _now_ms())
+    await audit.record(connection, "logged_model.delete", model_id)
 
 
 async def log_params(connection: AsyncConnection, model_id: str, params: Sequence[Param]) -> None:

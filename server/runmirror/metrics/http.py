@@ -4,6 +4,7 @@ Where one `serve` runs several API processes, each keeps its counts in files of 
 multiprocess mode, PROMETHEUS_MULTIPROC_DIR), so whichever process is asked tells the numbers of all.
 """
 
+import logging
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
@@ -58,11 +61,12 @@ class HttpMetrics:
 
 
 class CountRequests:
-    """ASGI middleware, outside of all that may refuse a request but the static prefix, which copies the scope."""
+    """ASGI middleware, outside of all that may refuse a request; `logged`: a line of the log for each."""
 
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, *, logged: bool = False) -> None:
         self.app = app
         self.metrics = metrics
+        self.logged = logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +84,19 @@ class CountRequests:
         try:
             await self.app(scope, receive, noted)
         finally:
-            self.metrics.count(scope["method"], _template(scope), status, perf_counter() - begun)
+            seconds = perf_counter() - begun
+            self.metrics.count(scope["method"], _template(scope), status, seconds)
+            if self.logged:
+                _log(scope, status, seconds)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    """The route and not the address: paths and queries name files, and may hold what is nobody's business."""
+    method, route = scope["method"] if scope["method"] in _METHODS else "other", _template(scope)
+    client, _ = scope.get("client") or ("", 0)
+    milliseconds = round(seconds * 1000, 1)
+    fields = {"method": method, "route": route, "status": status, "ms": milliseconds, "client": client}
+    log.info("%s %s %s in %s ms for %s", method, route, status, milliseconds, client, extra={"fields": fields})
 
 
 def _template(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from runmirror import audit
 from runmirror.mirror import link_queries
 from runmirror.mirror.azureml import AzureMLTarget
 from runmirror.mirror.azureml_http import AzureClient
@@ -123,6 +124,7 @@ async def unlink(engine: AsyncEngine, name: str) -> Link:
             known = ", ".join(link.name for link in linked) or "none"
             raise LinkRefused(f"no workspace is linked as {name!r}; linked: {known}")
         await link_queries.remove(connection, found[0].link_id)
+        await audit.record(connection, "workspace.unlink", found[0].workspace_id)
     return found[0]
 
 
@@ -201,6 +203,7 @@ async def link(
         await target.close()
     async with engine.begin() as connection:
         relinked = await write_link(connection, known, wish)
+        await audit.record(connection, "workspace.link", workspace_id)
         made = _of_workspace(await read_links(connection), workspace_id) or known
         behind = await link_queries.count_behind(connection)
     return LinkReport(

@@ -8,6 +8,7 @@ from contextlib import suppress
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.auth import permits
 from runmirror.auth.levels import Kind
 from runmirror.entities import Tag
@@ -67,6 +68,7 @@ async def delete_model(connection: AsyncConnection, name: str) -> None:
     if model is None:
         raise RegisteredModelNotFound(name)
     await model_queue.mark_deleted(connection, model)
+    await audit.record(connection, "registered_model.delete", name)
 
 
 async def set_model_tag(connection: AsyncConnection, name: str, tag: Tag) -> None:
@@ -161,6 +163,7 @@ async def delete_version(connection: AsyncConnection, name: str, version: str) -
     now_ms = _now_ms()
     model, number = await _begin_with_version(connection, name, version, now_ms)
     await queries.delete_version(connection, model, number, now_ms)
+    await audit.record(connection, "model_version.delete", f"{name}/{number}")
 
 
 async def set_version_tag(connection: AsyncConnection, name: str, version: str, tag: Tag) -> None:

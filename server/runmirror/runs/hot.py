@@ -20,7 +20,7 @@ from runmirror.hot.middleware import HotHandler
 from runmirror.hot.together import Together
 from runmirror.mirror.own_tags import ROUTING_TAGS
 from runmirror.run_ids import stored_id
-from runmirror.runs import hot_queries
+from runmirror.runs import hot_queries, idempotency
 from runmirror.runs.hot_columns import FEWEST, NO_CHUNKS, Int64, Pair, Point, Unusual, Write, columns
 from runmirror.runs.service import RUN_NAME_TAG, agreed_name, new_run_id
 from runmirror.wire import EXPERIMENT_ID, INT64_MAX
@@ -156,6 +156,8 @@ class HotRuns:
                 return None
             run_id = new_run_id()
             tags = {tag.key: tag.value for tag in request.tags}
+            if idempotency.TAG in tags:
+                return None
             name = agreed_name(request.run_name, tags.get(RUN_NAME_TAG, "")) or names.random_run_name(run_id)
             tags[RUN_NAME_TAG] = name
             run = _NewRun(run_id, int(request.experiment_id), name, request.user_id, request.start_time, tags)

@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror import names
+from runmirror import audit, names
 from runmirror.entities import Batch, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.errors import DoesNotExist, ExperimentNotFound, InvalidParameter
 from runmirror.logged_models.metrics import record_model_metrics
 from runmirror.mirror import queue
-from runmirror.runs import batch_queries, queries, writes
+from runmirror.runs import batch_queries, idempotency, idempotency_queries, queries, writes
 
 RUN_NAME_TAG = "mlflow.runName"
 NO_NAME = Tag(RUN_NAME_TAG, "")
@@ -23,7 +23,7 @@ _ANY_RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 async def create_run(
     connection: AsyncConnection, *, experiment_id: str, user_id: str, run_name: str, start_time_ms: int, tags: list[Tag]
 ) -> UUID:
-    """A new running run; its name is also its tag `mlflow.runName`."""
+    """A new running run, or the one that has this idempotency key; its name is also its tag `mlflow.runName`."""
     key = names.parse_experiment_id(experiment_id)
     experiment = await queries.experiment(connection, key)
     if experiment is None:
@@ -35,6 +35,10 @@ async def create_run(
     run_id = new_run_id()
     by_key = {tag.key: tag.value for tag in tags}
     name = agreed_name(run_name, by_key.get(RUN_NAME_TAG, "")) or names.random_run_name(run_id)
+    if once := idempotency.key_of(by_key):
+        holder = await idempotency_queries.claim(connection, key, once, run_id)
+        if holder != run_id:
+            return holder
     by_key[RUN_NAME_TAG] = name
     await queries.create(
         connection, run_id=run_id, experiment_id=key, name=name, user_id=user_id, start_time_ms=start_time_ms,
@@ -61,6 +65,7 @@ async def move_run(connection: AsyncConnection, run_id: str, *, to: LifecycleSta
     write = await writes.begin(connection, run_id, stage=None)
     deleted_ms = time.time_ns() // 1_000_000 if to == LifecycleStage.DELETED else None
     await queries.set_stage(connection, write.run_id, write.seq, to, deleted_ms)
+    await audit.record(connection, "run.delete" if to == LifecycleStage.DELETED else "run.restore", write.named)
 
 
 async def log_metric(connection: AsyncConnection, run_id: str, metric: Metric) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.entities import LifecycleStage
 from runmirror.errors import DoesNotExist, ExperimentNotFound, InvalidParameter
 from runmirror.names import parse_experiment_id
@@ -35,6 +36,8 @@ async def delete(connection: AsyncConnection, experiment_id: str, name: str, ver
     experiment = await active_experiment(connection, experiment_id)
     if not await queries.delete(connection, experiment, name, version):
         raise not_found(experiment, name, version)
+    which = name if version is None else f"{name}/{version}"
+    await audit.record(connection, "scorer.delete", f"{which} of experiment {experiment}")
 
 
 async def active_experiment(connection: AsyncConnection, experiment_id: str) -> int:

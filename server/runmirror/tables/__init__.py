@@ -4,6 +4,7 @@ Every table of a run has a primary key that begins with `run_id`, so that it can
 by run, and every row carries `seq`: the number of the run's write that last touched it (see `runs.seq`).
 """
 
+from runmirror.tables.audit import audit_log
 from runmirror.tables.base import metadata
 from runmirror.tables.evaluation_datasets import (
     evaluation_dataset_experiments,
@@ -37,6 +38,7 @@ from runmirror.tables.registry import (
     registered_model_tags,
     registered_models,
 )
+from runmirror.tables.run_keys import removals, run_keys
 from runmirror.tables.runs import (
     artifacts,
     dataset_inputs,
@@ -58,6 +60,7 @@ __all__ = [
     "adopted_experiments",
     "artifacts",
     "assessments",
+    "audit_log",
     "dataset_inputs",
     "datasets",
     "evaluation_dataset_experiments",
@@ -95,6 +98,8 @@ __all__ = [
     "registered_model_aliases",
     "registered_model_tags",
     "registered_models",
+    "removals",
+    "run_keys",
     "runs",
     "scorer_versions",
     "scorers",

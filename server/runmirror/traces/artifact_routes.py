@@ -40,7 +40,6 @@ async def get_trace_artifact(request: Request, request_id: str = "", path: str =
         return await _download(request, request_id, _FILE)
     headers = {
         "Content-Disposition": downloads.attachment(_FILE),
-        "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
         "Cache-Control": "no-cache",
     }

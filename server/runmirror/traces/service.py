@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror import names
+from runmirror import audit, names
 from runmirror.entities import LifecycleStage
 from runmirror.errors import DoesNotExist, ExperimentNotFound, InvalidParameter
 from runmirror.traces import assessments_queries, keys, queries
@@ -129,8 +129,12 @@ async def delete(
         raise InvalidParameter(f"`max_traces` must be a positive integer, received {max_traces}.")
     key = names.parse_experiment_id(experiment_id)
     if max_timestamp_ms is None:
-        return await queries.delete(connection, key, trace_ids)
-    return await queries.delete_oldest(connection, key, max_timestamp_ms, max_traces)
+        count = await queries.delete(connection, key, trace_ids)
+    else:
+        count = await queries.delete_oldest(connection, key, max_timestamp_ms, max_traces)
+    if count:
+        await audit.record(connection, "traces.delete", f"{count} of experiment {key}")
+    return count
 
 
 async def link_to_run(connection: AsyncConnection, trace_ids: Sequence[str], run_id: str) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.errors import Busy, DoesNotExist, InvalidParameter
 from runmirror.webhooks import queries
 from runmirror.webhooks.events import EXAMPLES, body_of
@@ -51,7 +53,7 @@ class Webhooks:
         await self.sender.guard.check(request.url)
         now_ms = _now_ms()
         async with self.writing() as connection:
-            return await queries.create(
+            made = await queries.create(
                 connection,
                 {
                     "name": request.name, "url": request.url, "events": events, "description": request.description,
@@ -59,6 +61,8 @@ class Webhooks:
                     "last_updated_time_ms": now_ms,
                 },
             )  # fmt: skip
+            await audit.record(connection, "webhook.create", f"{made.webhook_id} to {_host(request.url)}")
+            return made
 
     async def get(self, webhook_id: str) -> Row[Any]:
         async with self.reading() as connection:
@@ -92,6 +96,7 @@ class Webhooks:
                 raise WebhookNotFound(webhook_id)
             if request.status == "DISABLED":
                 await queries.cancel_deliveries(connection, row.webhook_id)
+            await audit.record(connection, "webhook.update", f"{row.webhook_id} to {_host(row.url)}")
             return row
 
     async def delete(self, webhook_id: str) -> None:
@@ -99,6 +104,7 @@ class Webhooks:
         async with self.writing() as connection:
             if not await queries.erase(connection, _parse_id(webhook_id)):
                 raise WebhookNotFound(webhook_id)
+            await audit.record(connection, "webhook.delete", webhook_id)
 
     async def test(self, webhook_id: str, event: EventIn | None) -> Answered | NotAnswered:
         """Send an example of `event`, or of the first that the webhook asks for, once."""
@@ -141,3 +147,8 @@ def _parse_id(webhook_id: str) -> UUID:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _host(url: str) -> str:
+    """As much of a URL as may be told: its path often holds a secret."""
+    return urlsplit(url).hostname or ""

@@ -133,7 +133,8 @@ async def test_hot_requests_are_counted_and_look_as_ordinary_ones(settings: Sett
     async with LifespanManager(app) as manager:
         event.listen(app.state.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
         transport = httpx.ASGITransport(app=manager.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        same = {"X-Request-Id": "same"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=same) as client:
             runs = "/api/2.0/mlflow/runs"
             made = await client.post(f"{prefix}{runs}/create", json={"experiment_id": "0"})
             run_id = made.json()["run"]["info"]["run_id"]
@@ -167,7 +168,7 @@ async def test_what_a_hot_route_refuses_or_breaks_at_is_counted(settings: Settin
     app = create_app(settings, settings.database_url)
     async with LifespanManager(app) as manager:
         transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
 
             async def busy(_: bytes) -> bytes:
                 raise Busy("too many")
@@ -236,7 +237,7 @@ async def test_however_many_ask_within_a_second_the_database_is_asked_once(engin
 async def test_without_a_database_the_servers_own_numbers_are_told(settings: Settings) -> None:
     async with LifespanManager(create_app(settings, "postgresql://nobody@127.0.0.1:1/none")) as manager:
         transport = httpx.ASGITransport(app=manager.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             await client.get("/health")
             answer = await client.get("/metrics")
     assert answer.status_code == 200
@@ -251,7 +252,7 @@ async def test_metrics_can_be_turned_off(settings: Settings) -> None:
     off = settings.model_copy(update={"metrics": False})
     async with LifespanManager(create_app(off, settings.database_url)) as manager:
         transport = httpx.ASGITransport(app=manager.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/metrics")).status_code == 404
 
 

@@ -117,10 +117,10 @@ async def test_a_form_from_elsewhere_presses_no_button(client: httpx.AsyncClient
     foreign: list[dict[str, str]] = [
         {},
         {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site", "Origin": "http://testserver"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"},
         {"Origin": "null"},
         {"Origin": "http://evil.example"},
-        {"Origin": "http://testserver.evil.example"},
+        {"Origin": "http://localhost.evil.example"},
     ]
     for headers in foreign:
         answer = await client.post(f"/mirror/runs/{poison.run_id.hex}/retry", headers=headers)
@@ -132,7 +132,7 @@ async def test_a_browser_that_only_sends_origin_presses_buttons_too(
     client: httpx.AsyncClient, poison: SourceRun
 ) -> None:
     address = f"/mirror/runs/{poison.run_id.hex}/retry"
-    assert (await client.post(address, headers={"Origin": "http://testserver"})).status_code == 303
+    assert (await client.post(address, headers={"Origin": "http://localhost"})).status_code == 303
     unknown = await client.post(f"/mirror/runs/{'0' * 32}/retry", headers=PRESSED)
     assert (unknown.status_code, unknown.headers["location"]) == (303, f"../{'0' * 32}?retried=no")
     assert (await client.post("/mirror/runs/-nonsense/retry", headers=PRESSED)).status_code == 404
@@ -298,7 +298,7 @@ async def test_pages_allow_nothing_from_elsewhere_and_link_relatively(
     assert denying.database_url is not None
     async with LifespanManager(create_app(denying, denying.database_url)) as manager:
         transport = httpx.ASGITransport(app=manager.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as other:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as other:
             assert "frame-ancestors 'none'" in (await other.get("/mirror")).headers["content-security-policy"]
 
 

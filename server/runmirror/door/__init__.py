@@ -1,0 +1,1 @@
+"""What stands between the network and the routes: who may be called under which name, from where, and how much."""
