@@ -27,7 +27,7 @@ class Guarded:
     engine: AsyncEngine
 
     def as_nobody(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=self.transport, base_url="http://testserver")
+        return httpx.AsyncClient(transport=self.transport, base_url="http://localhost")
 
     def as_user(self, token: str) -> httpx.AsyncClient:
         client = self.as_nobody()
