@@ -379,6 +379,24 @@ async def test_unknown_parents_and_circles_hold_nobody_up(source: Source, target
     assert target.of(below.run_id.hex).tags[PARENT] == target.of(first.run_id.hex).run_id
 
 
+async def test_a_parent_may_change_between_its_two_names_where_no_other_tag_has_room(
+    source: Source, target: MemoryTarget, make_worker: MakeWorker
+) -> None:
+    """An id that means nothing in the workspace stands there under a name of ours, one that does under MLflow's."""
+    other, run = await source.run("other"), await source.run("run")
+    await run.log(tags={PARENT: run.run_id.hex} | {f"t{number}": "v" for number in range(9)})
+    worker = make_worker(target, mirror_limit_tags=12)
+    await worker.drain()
+    tags = target.of(run.run_id.hex).tags
+    assert (tags["runmirror.parent_run_id"], PARENT in tags) == (run.run_id.hex, False)
+    await run.log(tags={PARENT: other.run_id.hex})
+    await worker.drain()
+    assert (tags.get(PARENT), "runmirror.parent_run_id" in tags) == (target.of(other.run_id.hex).run_id, False)
+    await run.log(tags={PARENT: run.run_id.hex})
+    await worker.drain()
+    assert (tags["runmirror.parent_run_id"], PARENT in tags) == (run.run_id.hex, False)
+
+
 async def test_a_parent_that_was_set_aside_holds_nobody_up(
     source: Source, target: MemoryTarget, worker: Worker
 ) -> None:

@@ -1,5 +1,6 @@
 """Nested runs: a child names its parent by the parent's id in the workspace, so the parent has to be there first."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from sqlalchemy import text
@@ -69,6 +70,17 @@ def names_there(key: str) -> tuple[str, ...]:
     if key == PARENT_TAG:
         return key, OTHER_NAMES[key]
     return (OTHER_NAMES.get(key, key),)
+
+
+def in_our_terms(keys: Iterable[str]) -> frozenset[str]:
+    """Keys of tags that the workspace has, and with them those of ours that go by another name there."""
+    keys = frozenset(keys)
+    return keys | {key for key, other in OTHER_NAMES.items() if other in keys}
+
+
+def unused_parent_name(tags: Iterable[Tag]) -> str:
+    """Of the two names by which a parent may stand in the workspace, the one that these tags do not have."""
+    return OTHER_NAMES[PARENT_TAG] if any(tag.key == PARENT_TAG for tag in tags) else PARENT_TAG
 
 
 def renamed(tags: tuple[Tag, ...], remote_parent_id: str | None) -> tuple[Tag, ...]:

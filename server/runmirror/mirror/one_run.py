@@ -113,6 +113,7 @@ class OneRun:
         self._uncertain_upto = lease.sent_upto
         self._told: RunState | None = None  # what the target is known to have as the run's state
         self._created_with: tuple[Tag, ...] = ()
+        self._is_new = False  # created for the page in hand, so of its parent it has no older name
         self._limits = Limits.of(tools.settings)
         self._out: dict[tuple[str, str], int] = {}  # what the overflow file tells of, and from which write on
         self._overflow_seq = 0
@@ -152,6 +153,7 @@ class OneRun:
         async with self._tools.one_statement() as connection:
             ttl = self._settings.mirror_lease
             self._lease = await queue.advance(connection, self._lease, watermark=page.upto, ttl=ttl)
+        self._is_new = False
         self._tools.tally.add(sent)
         if self._tools.is_stopping():
             async with self._tools.one_statement() as connection:
@@ -213,6 +215,7 @@ class OneRun:
             new = replace(new, tags=())
             remote = await self._target.create_run(experiment_id, new)
         self._lease, self._created_with = replace(self._lease, may_exist=True), new.tags
+        self._is_new = True
         self._told = RunState(name, RunStatus.RUNNING, None, LifecycleStage.ACTIVE)
         return remote
 
@@ -258,7 +261,7 @@ class OneRun:
             if self._lease.remote_run_id is None:
                 async with self._tools.one_statement() as connection:
                     await self._bind(connection, remote, Plan(self._uncertain_upto))
-            native_tags = frozenset(await self._target.tag_keys(remote))
+            native_tags = nested.in_our_terms(await self._target.tag_keys(remote))
         async with self._tools.engine.connect() as connection:
             held = await overflow_queries.read_held(connection, page, self._limits)
         held = replace(held, native_tags=native_tags)
@@ -302,11 +305,11 @@ class OneRun:
                 await self._target.delete_tag(remote, name)
         tags = translation.tags
         if any(tag.key in nested.OTHER_NAMES for tag in tags):
+            has_parent = any(tag.key == nested.PARENT_TAG for tag in tags)
             tags = nested.renamed(tags, await self._parent(page.source))
-            is_new = not (self._lease.watermark or self._uncertain_upto)
-            if not is_new and nested.PARENT_TAG not in {tag.key for tag in tags}:
-                # The parent it had before may stand there.
-                await self._target.delete_tag(remote, nested.PARENT_TAG)
+            if has_parent and not self._is_new:
+                # The parent it had before may stand there by the other name, and takes a place.
+                await self._target.delete_tag(remote, nested.unused_parent_name(tags))
         created_with, self._created_with = self._created_with, ()
         tags = tuple(tag for tag in tags if tag not in created_with)
         harmless = Tag("runmirror.source", self._settings.mirror_source)
