@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from starlette.types import ASGIApp, Message
 
 from runmirror.app import create_app
+from runmirror.auth import service, token_queries
+from runmirror.auth.levels import Kind, Level
 from runmirror.settings import Settings
 from tests.conftest import TEMPLATE
 from tests.security.attacks import Attack, attacks
@@ -28,8 +30,9 @@ DATABASE = "attacked"
 PREFIX = "/some/prefix"
 SECRET = b"what no client may read"
 
-# Who attacks: the headers of each. With tokens, one line for each role.
-CALLERS: Mapping[str, Mapping[str, str]] = {"anybody": {}}
+# Who attacks: with RUNMIRROR_AUTH=none everybody is "anybody"; the others attack a server that asks for tokens.
+OPEN = "anybody"
+ROLES = {"nobody": None, "reader": Level.READ, "editor": Level.EDIT, "admin": Level.MANAGE}
 
 
 @dataclass(frozen=True)
@@ -41,23 +44,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class Target:
-    """The same server twice, at the root and below a prefix, and what stands in it."""
+    """The same server at the root and below a prefix, with and without sign-in, and what stands in it."""
 
     plain: ASGIApp
     prefixed: ASGIApp
+    guarded: tuple[ASGIApp, ASGIApp]
+    callers: Mapping[str, Mapping[str, str]]  # the headers that each sends
     folder: Path
     engine: AsyncEngine
     names: Mapping[str, str]
 
     async def state(self) -> tuple[str, list[tuple[str, int]]]:
-        """All that is stored: each row of each table, each file with its size."""
+        """All that is stored: each row of each table, each file with its size. A token's last use is no harm."""
         async with self.engine.connect() as connection:
             tables = await connection.scalars(
                 text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
             )
             each = [
-                f"SELECT '{name}' || md5(coalesce(string_agg(t::text, '' ORDER BY t::text), '')) AS digest"
-                f" FROM {name} t"
+                f"SELECT '{name}' || md5(coalesce(string_agg(line, '' ORDER BY line), '')) AS digest"
+                f" FROM (SELECT CAST(to_jsonb(t) - 'last_used_at' AS text) AS line FROM {name} t) AS lines"
                 for name in tables
             ]
             rows = await connection.scalars(text(" UNION ALL ".join(each) + " ORDER BY digest"))
@@ -80,16 +85,35 @@ async def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"))
     async with AsyncExitStack() as stack:
         apps = []
-        for prefix in ("", PREFIX):
-            app = create_app(settings.model_copy(update={"static_prefix": prefix}), address)
+        for auth, prefix in itertools.product(("none", "token"), ("", PREFIX)):
+            app = create_app(settings.model_copy(update={"static_prefix": prefix, "auth": auth}), address)
             apps.append((await stack.enter_async_context(LifespanManager(app))).app)
         names = await _fill(apps[0])
+        callers = {OPEN: {}} | {role: await _signed_in(engine, role, level) for role, level in ROLES.items()}
         for place in ("", names["root"], f"0/models/{names['model']}/artifacts"):
             leak = folder / "data" / "artifacts" / place / "out"
             leak.parent.mkdir(parents=True, exist_ok=True)
             leak.symlink_to(folder)
-        yield Target(apps[0], apps[1], folder, engine, names)
+        yield Target(apps[0], apps[1], (apps[2], apps[3]), callers, folder, engine, names)
     await engine.dispose()
+
+
+async def _signed_in(engine: AsyncEngine, role: str, level: Level | None) -> dict[str, str]:
+    """The headers of a user with this level for all there is."""
+    if level is None:
+        return {}
+    async with engine.begin() as connection:
+        user_id = await token_queries.make_user(connection, role, is_admin=role == "admin")
+        token, _ = await service.create_token(connection, user_id)
+        await connection.execute(
+            text("""
+                INSERT INTO grants (kind, resource_id, principal_id, level)
+                SELECT granted, -1, principal_id, :level FROM principals, unnest(CAST(:kinds AS text[])) AS granted
+                WHERE name = :role
+            """),
+            {"kinds": list(Kind), "level": int(level), "role": role},
+        )
+    return {"Authorization": f"Bearer {token}"}
 
 
 async def _fill(app: ASGIApp) -> dict[str, str]:
@@ -174,20 +198,20 @@ async def test_an_attack_is_refused_and_reads_sends_echoes_and_changes_nothing(
     store = target.folder / "data" / "artifacts"
     database = str(target.engine.url.query["host"])
     with watched(store, peers=(database,)) as heard:
-        for attack, (caller, identity) in itertools.product(group, CALLERS.items()):
-            await _try(target, attack, caller, identity)
+        for attack, caller in itertools.product(group, target.callers):
+            await _try(target, attack, caller)
     assert heard == []
     assert await target.state() == before
 
 
-async def _try(target: Target, attack: Attack, caller: str, identity: Mapping[str, str]) -> None:
+async def _try(target: Target, attack: Attack, caller: str) -> None:
+    identity, apps = target.callers[caller], target.guarded if caller in ROLES else (target.plain, target.prefixed)
     body = _filled(attack.content, target.names)
     headers = {"Host": "localhost:5000", "Content-Type": "application/json", "Content-Length": str(len(body))}
     for is_prefixed, address in aliases(_filled(attack.target.encode(), target.names).decode()):
-        app = target.prefixed if is_prefixed else target.plain
-        answer = await send(app, attack.method, address, {**headers, **identity, **attack.headers}, body)
+        answer = await send(apps[is_prefixed], attack.method, address, {**headers, **identity, **attack.headers}, body)
         told = (attack.id, caller, address[:200], answer.status, answer.body[:300])
-        assert answer.status in attack.allowed or answer.status == 404, told
+        assert answer.status in attack.allowed or answer.status in ({404} if caller == OPEN else {401, 403, 404}), told
         assert SECRET not in answer.body, told
         assert answer.headers["x-content-type-options"] == "nosniff", told
         if "<script>" in answer.body.decode("latin-1"):
