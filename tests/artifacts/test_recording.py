@@ -261,7 +261,8 @@ async def test_an_upload_the_client_breaks_off_is_as_if_it_never_was(
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "PUT", "scheme": "http",
         "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
-        "headers": [(b"host", b"localhost"), (b"content-length", b"10000000")], "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+        "headers": [(b"host", b"localhost"), (b"content-length", b"10000000")],
+        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
     }  # fmt: skip
     with caplog.at_level(logging.WARNING):
         await app(scope, receive, send)

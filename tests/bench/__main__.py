@@ -123,9 +123,10 @@ def _measure(row: Row, subjects: list[Subject], rounds: int, seconds: float, beg
     medians = {name: statistics.median(values) for name, values in figures.items()}
     said = ", ".join(f"{name} {value:,.1f}{_cpu(row, value, seconds, cpu[name])}" for name, value in medians.items())
     _say(began, f"{row.name}: {said} {row.unit}")
-    wanted = ([f"≤ {row.at_most:g} {row.unit}"] if row.at_most is not None else []) + [
-        f"≥ {factor:g} x {name}" for name, factor in row.wanted.items()
-    ]
+    wanted = [f"≥ {factor:g} x {name}" for name, factor in row.wanted.items()]
+    if row.at_most is not None:
+        or_factor = "" if row.or_factor is None else f" (or {row.or_factor:.3g} x {MLFLOW})"
+        wanted.insert(0, f"≤ {row.at_most:g} {row.unit}{or_factor}")
     return {
         "name": row.name, "title": row.title, "unit": row.unit, "higher_is_better": row.higher_is_better,
         "figures": figures, "cpu_s": cpu, "medians": medians, "wanted": ", ".join(wanted),

@@ -21,7 +21,11 @@ WITH_MIRROR = (OURS, MIRRORED, MLFLOW, FASTTRACKML)
 
 @dataclass(frozen=True)
 class Row:
-    """`measure` returns one figure per round; `faster` is the factor wanted over each competitor."""
+    """`measure` returns one figure per round; `wanted` are the factors over each competitor.
+
+    A time that holds on the machine it was set on only (`at_most`) is also a ratio: `or_factor` is what mlflow server
+    took on that machine, through that time. On another machine either will do.
+    """
 
     name: str
     title: str
@@ -31,12 +35,16 @@ class Row:
     servers: tuple[str, ...] = ALL
     wanted: dict[str, float] = field(default_factory=dict)
     at_most: float | None = None
+    or_factor: float | None = None
     once: bool = False  # what does not vary enough to be worth the time of more rounds
 
     def holds(self, medians: dict[str, float]) -> bool | None:
         """Whether everything wanted is there; None when nothing it needs was measured."""
         ours = medians[OURS]
-        checks = [] if self.at_most is None else [ours <= self.at_most]
+        as_fast = (
+            self.or_factor is not None and MLFLOW in medians and self.factor(ours, medians[MLFLOW]) >= self.or_factor
+        )
+        checks = [] if self.at_most is None else [ours <= self.at_most or as_fast]
         for name, factor in self.wanted.items():
             if name in medians:
                 checks.append(self.factor(ours, medians[name]) >= factor)
@@ -220,7 +228,7 @@ def _start(subject: Subject, _: float) -> float:
 
 
 ROWS = (
-    Row("start", "start to first answer, existing database", "ms", _start, False, at_most=1500),
+    Row("start", "start to first answer, existing database", "ms", _start, False, at_most=1500, or_factor=9000 / 1500),
     Row("memory", "memory at rest, largest process", "MB", _memory, False, at_most=150, once=True),
     Row("processes", "processes at rest, without the mirror", "", _processes, False, at_most=1, once=True),
     Row("log-metric", "log-metric, 16 connections", "req/s", _rate("log_metric", 16, runs=16), True,
@@ -231,11 +239,13 @@ ROWS = (
     Row("create", "runs/create with 2 tags, 16 connections", "req/s", _rate("create_run", 16, runs=1), True,
         WITH_MIRROR, wanted={FASTTRACKML: 3, MLFLOW: 30}),
     Row("search", "runs/search by metric and param, order by metric, 2,000 runs", "ms",
-        search(100), False, at_most=8),
+        search(100), False, at_most=8, or_factor=87 / 8),
     Row("search-100k", "the same, 100,000 runs", "ms", search(100, many=True), False,
         servers=(OURS,), at_most=25),
-    Row("page", "runs/search, 1,000 full runs a page", "ms", page_of_runs(), False, at_most=30),
-    Row("history", "get-history of 100,000 points, pages of 25,000", "ms", _timed(_history, 5), False, at_most=250),
+    Row("page", "runs/search, 1,000 full runs a page", "ms", page_of_runs(), False, at_most=30,
+        or_factor=560 / 30),
+    Row("history", "get-history of 100,000 points, pages of 25,000", "ms", _timed(_history, 5), False, at_most=250,
+        or_factor=4860 / 250),
     Row("upload-small", "proxied upload of 10 KiB files, 8 connections", "req/s", _rate("upload", 8, runs=16), True,
         servers=(OURS, MLFLOW), wanted={MLFLOW: 5}),
     Row("upload", "proxied upload of 512 MiB", "x copy", _upload, False, servers=(OURS, MLFLOW), at_most=2),
