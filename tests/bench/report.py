@@ -41,7 +41,7 @@ def plot(run: dict[str, Any]) -> str:
     for row in rows:
         parts.append(text(10, y, row["title"], "strong"))
         medians = {name: row["medians"][name] for name in NAMES if name in row["medians"]}
-        speeds = {name: value if row["higher_is_better"] else 1 / value for name, value in medians.items()}
+        speeds = {name: value if row["higher_is_better"] else 1 / max(value, 0.1) for name, value in medians.items()}
         for name, speed in speeds.items():
             y, width = y + 14, max(speed / max(speeds.values()) * 560, 1.5)
             parts.append(f'<rect x="10" y="{y - 9}" width="{width:.1f}" height="11" fill="{_COLOURS[name]}"/>')
