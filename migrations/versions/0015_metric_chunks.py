@@ -36,15 +36,19 @@ CREATE VIEW metric_points AS
     FROM metric_chunks c, unnest(c.step_array, c.timestamp_ms_array, c.value_array) AS p (step, timestamp_ms, value)
 """
 
-# As runmirror_log_1 of migration 0013, but for the points. `rising` says of a metric that each of its points has a
-# higher step than the one before. None of them can be a repeat (they are `apart`) if the first is above every step of
-# the metric so far, or if nothing of the metric lies within their steps and their times, `oldests` to `newests`; then
-# `fewest` or more become a chunk. So no two chunks of a metric have steps and times in common, and a point can be in
-# one of them at most, once. All other points are rows, after a look whether that chunk holds them.
+# Runs, metrics (a key of a run) and points refer to each other by place, from 1; the points of a metric stand from
+# `firsts` to `lasts`. False: some run is not there or not active, and nothing was written. SQLSTATE RM001: some param
+# has another value; whoever calls rolls back.
+#
+# `rising` says of a metric that each of its points has a higher step than the one before. None of them can be a repeat
+# (they are `apart`) if the first is above every step of the metric so far, or if nothing of the metric lies within
+# their steps and their times, `oldests` to `newests`; then `fewest` or more become a chunk. So no two chunks of a
+# metric have steps and times in common, and a point can be in one of them at most, once. All other points are rows,
+# after a look whether that chunk holds them.
 # OFFSET 0: no look-up by key is planned as a join. A plan lives as long as its connection, and one that was made when
 # `latest_metrics` had a row or two would read all of it for good. Nobody moves the rows: their run is locked.
 _LOG = """
-CREATE FUNCTION runmirror_log_2(
+CREATE FUNCTION runmirror_log_1(
     run_ids uuid[],
     metric_runs integer[], metric_keys text[],
     newest_steps bigint[], newest_timestamps_ms bigint[], newest_values double precision[],
@@ -189,7 +193,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(sa.text("DROP FUNCTION runmirror_log_2"))
+    op.execute(sa.text("DROP FUNCTION runmirror_log_1"))
     op.execute(
         sa.text("""
         INSERT INTO metrics (run_id, metric_id, seq, step, timestamp_ms, value)
