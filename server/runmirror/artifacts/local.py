@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 from uuid import uuid4
 
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
-from runmirror.artifacts.local_many import Unfinished, begin_many, publish_many, sync_folder
+from runmirror.artifacts.local_many import put_many, sync_folder
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
@@ -30,11 +30,8 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
 SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
-_TURNS = 4  # threads that share a group of small files: the disk syncs several in hardly more time than one
+SMALL_AT_ONCE = 2  # groups of small files
 _MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
-
-Part = TypeVar("Part")
-Done = TypeVar("Done")
 
 
 class LocalStore:
@@ -44,7 +41,7 @@ class LocalStore:
         self.root = root.resolve()
         self.uploads = self.root / RESERVED
         self.direct: Direct | None = None
-        self._small = ThreadPoolExecutor(2 * _TURNS, "small-files")
+        self._small = ThreadPoolExecutor(SMALL_AT_ONCE, "small-files")
 
     def prepare(self) -> None:
         """Make the folder and clear what broken uploads of the past left; `problem` tells when that fails."""
@@ -78,25 +75,10 @@ class LocalStore:
                 if upload is not None:
                     upload.discard()
 
-    async def begin_many(self, contents: Sequence[bytes]) -> Sequence[Unfinished]:
-        """Small files, written but not seen yet; what went wrong with one shows when it is published."""
-        return await self._divided(begin_many, str(self.uploads), contents)
-
-    async def publish_many(self, files: Sequence[tuple[Unfinished, str]]) -> Sequence[bool]:
-        """Each to a path of its own; False for one that met with any trouble, which has changed nothing."""
-        return await self._divided(publish_many, str(self.root), files)
-
-    async def _divided(
-        self, work: Callable[[str, Sequence[Part]], Sequence[Done]], folder: str, parts: Sequence[Part]
-    ) -> list[Done]:
-        """The work on all parts, a few threads sharing it."""
+    async def put_many(self, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
+        """Small files, each at a path of its own; False for one that met with trouble, which has changed nothing."""
         loop = asyncio.get_running_loop()
-        turns = min(len(parts), _TURNS)
-        shares = [loop.run_in_executor(self._small, work, folder, parts[turn::turns]) for turn in range(turns)]
-        done: dict[int, Done] = {}
-        for turn, share in enumerate(await asyncio.gather(*shares)):
-            done.update(zip(range(turn, len(parts), turns), share, strict=True))
-        return [done[number] for number in range(len(parts))]
+        return await loop.run_in_executor(self._small, put_many, str(self.root), str(self.uploads), files)
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):

@@ -22,6 +22,11 @@ class Unfinished:
             self.descriptor = os.open(self.place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             self.is_whole = os.write(self.descriptor, data) == len(data)
 
+    def send(self) -> None:
+        """Have the disk begin with it, so that several are on their way at once."""
+        with suppress(OSError):
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def sync(self) -> None:
         with suppress(OSError):
             os.fsync(self.descriptor)
@@ -49,35 +54,30 @@ class Unfinished:
                     Path(self.place).unlink()
 
 
-def begin_many(uploads: str, contents: Sequence[bytes]) -> Sequence[Unfinished]:
-    """Files that are on the disk, where that went well; whoever gets them publishes or ends them."""
-    begun = [Unfinished(uploads, data) for data in contents]
-    for file in begun:
-        if file.is_whole:
-            file.sync()
-    return begun
-
-
-def publish_many(root: str, files: Sequence[tuple[Unfinished, str]]) -> Sequence[bool]:
-    """Which of the files, each with a path below `root` of its own, are there now for good; all are ended.
+def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
+    """Which of the files, each with a path below `root` of its own, are there now for good.
 
     Where there was any trouble, or a symbolic link is in the way, nothing has changed.
     """
+    begun = [Unfinished(uploads, data) for _, data in files]
     looked_at = {root: True}
     folders: set[str] = set()
     try:
-        for file, path in files:
+        for file in begun:
+            file.send()
+        for file, (path, _) in zip(begun, files, strict=True):
             place = f"{root}/{path}"
             folder = place.rpartition("/")[0]
+            file.sync()
             if file.is_whole and _is_plain(folder, looked_at):
                 file.publish(place, folder)
                 folders.add(folder)
         for folder in folders:
             sync_folder(folder)
     finally:
-        for file, _ in files:
+        for file in begun:
             file.end()
-    return [file.is_published for file, _ in files]
+    return [file.is_published for file in begun]
 
 
 def _is_plain(folder: str, looked_at: dict[str, bool]) -> bool:

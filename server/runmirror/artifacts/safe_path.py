@@ -5,7 +5,6 @@ meant for a second decoder somewhere and is refused. `?`, `#` and `;` are letter
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 
 from runmirror.errors import InvalidParameter
@@ -15,6 +14,8 @@ MAX_PATH_BYTES = 1000  # Azure Blob takes 1024, and the configured prefix comes 
 RESERVED = ".uploads"  # the store's own folder at its top, where unfinished uploads lie
 
 _STILL_ENCODED = re.compile(r"%(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # the category Cc of Unicode
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -29,13 +30,13 @@ def safe_path(path: str) -> str:
 
 
 def _faults(path: str) -> Iterator[str]:
-    if not path.isascii() and any(unicodedata.category(char) == "Cs" for char in path):
+    if _SURROGATE.search(path):
         yield "it is not valid Unicode"
     elif len(path.encode()) > MAX_PATH_BYTES:
         yield f"it is longer than {MAX_PATH_BYTES} bytes"
     if "\ufffd" in path:  # what decoders put for broken UTF-8: two different names would become one
         yield "it is not valid UTF-8"
-    if any(unicodedata.category(char) == "Cc" for char in path):
+    if _CONTROL.search(path):
         yield "it has control characters"
     if "\\" in path:
         yield "it has a backslash"

@@ -5,7 +5,6 @@ meets any trouble on it is left to the ordinary way, which begins anew and says 
 why a record is optimistic.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,8 +13,7 @@ from uuid import UUID
 
 from runmirror.artifacts import small_queries
 from runmirror.artifacts.files import Store, Written
-from runmirror.artifacts.local import LocalStore
-from runmirror.artifacts.local_many import Unfinished
+from runmirror.artifacts.local import SMALL_AT_ONCE, LocalStore
 from runmirror.artifacts.places import MODEL_ID, Place, Root, ids_in, path_of
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import InvalidParameter
@@ -24,9 +22,10 @@ from runmirror.hot.together import Together
 from runmirror.wire import RUN_ID
 
 MAX_BYTES = 64 * 1024  # what the server reads ahead of a request anyway
-_LANES = 2  # more would make smaller groups; measured
+_LANES = SMALL_AT_ONCE  # more would make smaller groups; measured
 _MOST = 32  # files of one group
 _MOST_WAITING = 500
+_MOST_KNOWN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,12 @@ _Slots = dict[int, tuple[Place, int]]
 
 
 class SmallUploads:
-    """`store` tells the store as it is now."""
+    """`store` tells the store as it is now.
+
+    A root that was asked for once is known from then on: whether its run is still there shows when the file is
+    recorded. Most files are new, so each is first taken to be, which needs no look at its row before; one that
+    is not so is asked for and stored once more.
+    """
 
     def __init__(self, store: Callable[[], Store], connections: Connections) -> None:
         self._store = store
@@ -55,6 +59,8 @@ class SmallUploads:
         self._uploads = Together[_File, bool](
             self._send, repeatable=(), lanes=_LANES, most=_MOST, most_waiting=_MOST_WAITING
         )
+        self._roots: dict[UUID | str | None, Root] = {}  # by `_owner_id`
+        self._not_new: set[str] = set()
 
     async def upload(self, path: str, data: bytes) -> bytes | None:
         """The empty body of the answer once the file is stored and recorded; None: let the ordinary route have it."""
@@ -70,48 +76,72 @@ class SmallUploads:
         store = self._store()
         done: set[int] = set()
         if isinstance(store, LocalStore):
-            writing = asyncio.create_task(store.begin_many([file.data for file in files]))
-            try:
-                with suppress(*NOT_DONE):
-                    slots = await self._slots(files)
-                    done.update(await self._store_and_record(store, files, slots, await writing))
-            finally:
-                for file in await writing:
-                    file.end()
+            with suppress(*NOT_DONE):
+                await self._store_and_record(store, files, self._assumed(files), done)
+                left = [n for n in range(len(files)) if n not in done]
+                if left:
+                    await self._store_and_record(store, files, await self._asked(files, left), done)
         return [n in done for n in range(len(files))]
 
-    async def _store_and_record(
-        self, store: LocalStore, files: Sequence[_File], slots: _Slots, unfinished: Sequence[Unfinished]
-    ) -> list[int]:
-        """The numbers of the files for which all of it went well."""
-        numbers = list(slots)
-        stored = await store.publish_many([(unfinished[n], files[n].store_path) for n in numbers])
-        numbers = [n for n, is_stored in zip(numbers, stored, strict=True) if is_stored]
+    async def _store_and_record(self, store: LocalStore, files: Sequence[_File], slots: _Slots, done: set[int]) -> None:
+        """Add the numbers of the files for which all of it went well to `done`."""
+        if not slots:
+            return
+        stored = await store.put_many([(files[n].store_path, files[n].data) for n in slots])
+        numbers = [n for n, is_stored in zip(slots, stored, strict=True) if is_stored]
         if not numbers:
-            return []
+            return
         async with self._connections.connection() as connection:
             recorded = await small_queries.record_many(
                 connection, [(slots[n][0], files[n].written, slots[n][1]) for n in numbers]
             )
-        return [n for n, is_recorded in zip(numbers, recorded, strict=True) if is_recorded]
+        done.update(n for n, is_recorded in zip(numbers, recorded, strict=True) if is_recorded)
 
-    async def _slots(self, files: Sequence[_File]) -> _Slots:
+    def _assumed(self, files: Sequence[_File]) -> _Slots:
+        """Of the files whose root is known, those that may be new; of several for one path, the first."""
+        slots: _Slots = {}
+        taken: set[str] = set()
+        for number, file in enumerate(files):
+            root = self._roots.get(_owner_id(file))
+            if root is None or root.path != file.root or file.store_path in self._not_new:
+                continue
+            if file.store_path not in taken:
+                taken.add(file.store_path)
+                slots[number] = Place(root, file.path), 0
+        return slots
+
+    async def _asked(self, files: Sequence[_File], numbers: Sequence[int]) -> _Slots:
         """Place and expected seq of each file that has an owner; of several for one path, the first."""
         async with self._connections.connection() as connection:
             owners = await small_queries.owners(
                 connection,
-                [file.run_id for file in files],
-                [file.model_id for file in files],
-                [file.path for file in files],
+                [files[n].run_id for n in numbers],
+                [files[n].model_id for n in numbers],
+                [files[n].path for n in numbers],
             )
         slots: _Slots = {}
         taken: set[str] = set()
-        for number, owner in sorted(owners.items()):
+        for place, owner in sorted(owners.items()):
+            number = numbers[place]
             file = files[number]
             if file.store_path not in taken and _leads_to(owner.artifact_uri, file.root):
                 taken.add(file.store_path)
-                slots[number] = Place(Root(owner.run_id, owner.model_id, file.root), file.path), owner.seq
+                root = Root(owner.run_id, owner.model_id, file.root)
+                self._remember(file, root, is_new=owner.seq == 0)
+                slots[number] = Place(root, file.path), owner.seq
         return slots
+
+    def _remember(self, file: _File, root: Root, *, is_new: bool) -> None:
+        if max(len(self._roots), len(self._not_new)) >= _MOST_KNOWN:
+            self._roots.clear()
+            self._not_new.clear()
+        self._roots[_owner_id(file)] = root
+        if not is_new:
+            self._not_new.add(file.store_path)
+
+
+def _owner_id(file: _File) -> UUID | str | None:
+    return file.model_id if file.run_id is None else file.run_id
 
 
 def _file(path: str, data: bytes) -> _File | None:

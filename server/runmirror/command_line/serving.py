@@ -49,6 +49,7 @@ _GRACE_S = 25  # what a request in flight gets at SIGTERM
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
     from runmirror.door.origins import who_may_call
+    from runmirror.hot.one_write import OneWriteProtocol
     from runmirror.metrics.shared import shared_counts
     from runmirror.supervisor import worker_process
     from runmirror.webhooks.secrets import kept_key
@@ -82,6 +83,7 @@ def serve(**flags: Any) -> None:
                 log_level="warning",
                 log_config=None,  # its lines go where ours go
                 access_log=False,
+                http=OneWriteProtocol,
                 timeout_graceful_shutdown=_GRACE_S,
                 server_header=False,
                 ws="none",
