@@ -3,7 +3,7 @@
 import click
 
 from runmirror import __version__
-from runmirror.command_line import keeping, mirroring, serving, tokens
+from runmirror.command_line import importing, keeping, mirroring, serving, tokens
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,7 +15,7 @@ def main() -> None:
 for _command in (
     serving.serve, serving.worker, serving.migrate, mirroring.link, mirroring.unlink, mirroring.links,
     mirroring.backfill, mirroring.status, mirroring.verify, mirroring.replay, tokens.token, keeping.gc, keeping.audit,
-    serving.demo,
+    importing.import_command, serving.demo,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -1,5 +1,6 @@
 """What requests of the hot way write, and the arguments of runmirror_log_1 that they become together."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -119,8 +120,8 @@ class _Series:
 
 
 def _rank(metric: Point) -> tuple[int, int, float]:
-    """What makes a point the latest of its key; a JSON number is never NaN."""
-    return metric.step, metric.timestamp, metric.value
+    """What makes a point the latest of its key; NaN counts as 0 there, as MLflow's SQL store keeps it."""
+    return metric.step, metric.timestamp, 0.0 if math.isnan(metric.value) else metric.value
 
 
 def _columns_of_keys(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:

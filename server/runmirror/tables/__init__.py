@@ -14,6 +14,7 @@ from runmirror.tables.evaluation_datasets import (
 )
 from runmirror.tables.experiments import adopted_experiments, experiment_tags, experiments
 from runmirror.tables.identity import grants, memberships, principals, tokens
+from runmirror.tables.imports import import_sources, imported
 from runmirror.tables.logged_models import (
     logged_model_metrics,
     logged_model_params,
@@ -70,6 +71,8 @@ __all__ = [
     "experiment_tags",
     "experiments",
     "grants",
+    "import_sources",
+    "imported",
     "latest_metrics",
     "logged_model_metrics",
     "logged_model_params",
