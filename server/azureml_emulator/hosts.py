@@ -6,7 +6,20 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from azureml_emulator import arm, artifacts, blobs, discovery, entra, history, metrics, mlflow_routes, models
+from azureml_emulator import (
+    arm,
+    artifacts,
+    blobs,
+    discovery,
+    endpoints,
+    entra,
+    history,
+    metrics,
+    mlflow_routes,
+    models,
+    scoring,
+    services,
+)
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import (
     NotFound,
@@ -42,9 +55,15 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
         emulator.workspace.api_host: _build_data_plane(emulator),
     }
     nowhere = build_service(emulator, [], answer_camel)
+    by_tls, *plain = emulator.scoring_hosts
+    scored = build_service(emulator, scoring.ENDPOINT_ROUTES, answer_camel)
+    scored_plain = build_service(emulator, scoring.SERVICE_ROUTES, answer_camel)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        await hosts.get(scope["emulator.recorded"].host, nowhere)(scope, receive, send)
+        host = scope["emulator.recorded"].host
+        is_scored = host.endswith(by_tls) or host.endswith(tuple(plain))
+        found = (scored if host.endswith(by_tls) else scored_plain) if is_scored else hosts.get(host, nowhere)
+        await found(scope, receive, send)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -84,7 +103,7 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
 
 
 def _build_arm(emulator: Emulator) -> ASGIApp:
-    app = build_service(emulator, arm.ROUTES, answer_arm)
+    app = build_service(emulator, [*arm.ROUTES, *endpoints.ROUTES], answer_arm)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         # The cloud's metadata is all that ARM tells without a token.
@@ -104,7 +123,7 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         "history": (history.ROUTES, answer_camel),
         "artifact": (artifacts.ROUTES, answer_camel),
         "metric": (metrics.ROUTES, answer_camel),
-        "modelmanagement": (models.ROUTES, answer_models),
+        "modelmanagement": ([*models.ROUTES, *services.ROUTES], answer_models),
     }
     services = {
         each.workspace.arm_id.lower(): {name: build_service(each, *table) for name, table in tables.items()}
