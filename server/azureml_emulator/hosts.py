@@ -55,14 +55,15 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
         emulator.workspace.api_host: _build_data_plane(emulator),
     }
     nowhere = build_service(emulator, [], answer_camel)
-    by_tls, *plain = emulator.scoring_hosts
+    by_tls = emulator.scoring_hosts[0]
     scored = build_service(emulator, scoring.ENDPOINT_ROUTES, answer_camel)
     scored_plain = build_service(emulator, scoring.SERVICE_ROUTES, answer_camel)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         host = scope["emulator.recorded"].host
-        is_scored = host.endswith(by_tls) or host.endswith(tuple(plain))
-        found = (scored if host.endswith(by_tls) else scored_plain) if is_scored else hosts.get(host, nowhere)
+        found = hosts.get(host, nowhere)
+        if host.endswith(emulator.scoring_hosts):
+            found = scored if host.endswith(by_tls) else scored_plain
         await found(scope, receive, send)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,7 +126,7 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         "metric": (metrics.ROUTES, answer_camel),
         "modelmanagement": ([*models.ROUTES, *services.ROUTES], answer_models),
     }
-    services = {
+    scoped = {
         each.workspace.arm_id.lower(): {name: build_service(each, *table) for name, table in tables.items()}
         for each in emulator
     }
@@ -141,7 +142,7 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         if refusal is not None:
             await answer_camel(refusal)(scope, receive, send)
             return
-        service, found = match["service"].lower(), services.get(match["scope"].lower())
+        service, found = match["service"].lower(), scoped.get(match["scope"].lower())
         if found is None:
             answer = tables[service][1]
             await answer(NotFound(f"Workspace not found: {match['scope']}"))(scope, receive, send)

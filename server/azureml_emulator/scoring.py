@@ -82,8 +82,8 @@ async def _scorer(emulator: Emulator, key: str, version: ModelVersion, script: s
         model_dir = folder / "azureml-models" / version.name / str(version.version)
         for artifact in registry.files_of(emulator, version):
             blob = emulator.state.blobs.get(artifact.artifact_id)
-            if blob is not None:
-                place = model_dir / artifact.path
+            place = (model_dir / artifact.path).resolve()
+            if blob is not None and place.is_relative_to(model_dir.resolve()):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(blob.file, place)
         file = None
