@@ -114,18 +114,18 @@ _HAS_WORKER = text("SELECT EXISTS (SELECT FROM mirror_workers WHERE seen_at > no
 # NULL: the model is gone here, or the version is; else where it goes, and how far it is there.
 _PROGRESS = text("""
     SELECT mirror.state, mirror.remote_name, mirror.last_error, mirror.problems, mirror.waits_run_id, link.workspace_id,
-        there.remote_version, there.problem, version.storage_location
-    FROM model_versions AS version
+        there.remote_version, there.problem, ours.storage_location
+    FROM model_versions AS ours
         LEFT JOIN mirrored_models AS mirror USING (registered_model_id)
         LEFT JOIN mirror_links AS link USING (link_id)
         LEFT JOIN mirrored_versions AS there USING (registered_model_id, version)
-    WHERE registered_model_id = :model AND version = :version AND current_stage <> 'Deleted_Internal'
+    WHERE ours.registered_model_id = :model AND ours.version = :version AND current_stage <> 'Deleted_Internal'
 """).columns(problems=JSONB)
 
 _PLACE = text("""
-    SELECT workspace_id FROM registered_models JOIN mirrored_models USING (registered_model_id)
+    SELECT workspace_id FROM registered_models AS model JOIN mirrored_models USING (registered_model_id)
         JOIN mirror_links USING (link_id)
-    WHERE name = :name
+    WHERE model.name = :name
 """)
 
 
