@@ -315,6 +315,8 @@ ROUTES = [
     ("PUT", _DEPLOYMENTS + "/{deployment}", put_deployment),
     ("GET", _DEPLOYMENTS + "/{deployment}", get_deployment),
     ("DELETE", _DEPLOYMENTS + "/{deployment}", delete_deployment),
-    ("GET", WORKSPACES + "/{workspace}/computes/{compute}", get_compute),
     ("GET", _OPERATION, get_operation),
 ]
+# azureml-core asks the region, not Resource Manager, below this.
+COMPUTES = "/rp/workspaces"
+COMPUTE_ROUTES = [("GET", WORKSPACES + "/{workspace}/computes/{compute}", get_compute)]

@@ -131,8 +131,14 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         for each in emulator
     }
     unscoped = build_service(emulator, discovery.ROUTES, answer_camel)
+    computes = build_service(emulator, endpoints.COMPUTE_ROUTES, answer_arm)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(endpoints.COMPUTES + "/"):
+            refusal = _refusal(emulator, scope, DATA_AUDIENCES)
+            path = arm.canonical(scope["path"].removeprefix(endpoints.COMPUTES))
+            await (computes if refusal is None else answer_arm(refusal))({**scope, "path": path}, receive, send)
+            return
         match = SCOPED.fullmatch(scope["path"])
         if match is None or match["service"].lower() not in tables:
             await unscoped(scope, receive, send)

@@ -26,6 +26,14 @@ _OF_AKS = (
     "dataCollection", "livenessProbeRequirements", "maxConcurrentRequestsPerContainer", "maxQueueWaitMs", "numReplicas",
     "scoringTimeoutMs", "namespace",
 )  # fmt: skip
+# What the service says of AKS where nothing was asked.
+_DEFAULTS: Json = {
+    "autoScaler": {
+        "autoscaleEnabled": True, "minReplicas": 1, "maxReplicas": 10, "refreshPeriodInSeconds": 1,
+        "targetUtilization": 70,
+    },
+    "dataCollection": {"eventHubEnabled": False, "storageEnabled": False},
+}  # fmt: skip
 
 
 class NoSuchService(NotFound):
@@ -80,7 +88,7 @@ def write(emulator: Emulator, service: WebService) -> Json:
         "location": asked.get("location") or workspace.region,
         "publicIp": "20.0.0.1" if is_up else None,
         "scoringUri": service.scoring_uri if is_up else None,
-        **{name: asked.get(name) for name in kept},
+        **{name: _DEFAULTS.get(name) if asked.get(name) is None else asked[name] for name in kept},
     }
 
 

@@ -3,7 +3,7 @@
 import click
 
 from runmirror import __version__
-from runmirror.command_line import deploying, keeping, mirroring, serving, tokens
+from runmirror.command_line import deploying, keeping, mirroring, remote, serving, tokens
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,7 +15,7 @@ def main() -> None:
 for _command in (
     serving.serve, serving.worker, serving.migrate, mirroring.link, mirroring.unlink, mirroring.links,
     mirroring.backfill, mirroring.status, mirroring.verify, mirroring.replay, deploying.deploy, tokens.token,
-    keeping.gc, keeping.audit, serving.demo,
+    keeping.gc, keeping.audit, remote.init_script, serving.demo,
 ):  # fmt: skip
     main.add_command(_command)
 

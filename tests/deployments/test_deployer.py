@@ -199,15 +199,17 @@ async def test_without_azureml_core_a_web_service_fails_with_what_to_do(bench: B
 async def test_a_web_service_that_was_asked_for_is_found_again_and_failures_are_told(
     bench: Bench, emulator: EmulatorProcess, azureml_python: object
 ) -> None:
-    """The worker that asked died before it could say so; then the container does not start, and its log says why."""
+    """azureml-core asks and cannot read what came of it; then the container does not start, and its log says why."""
     emulator.change_settings(deployments_fail=True)
+    emulator.add_fault("status", {"method": "GET", "path": "/services/prices-aci$"}, status=400, skip=1)
     await bench.mirror()
     deployment_id = await bench.deploy(
         kind=Kind.ACI, name="prices-aci", spec=Spec(cpu=0.5, memory_gb=1, auth=Auth.NONE)
     )
     await bench.until(deployment_id, lambda held: held.state is State.DEPLOYING, azureml_python=azureml_python)
+    assert [fault["hits"] for fault in emulator.faults()] == [1]
     asked_once = asked(emulator, "POST", "/services")
-    await bench.write("UPDATE deployments SET state = 'creating', remote_operation = NULL")
+    await bench.write("UPDATE deployments SET state = 'creating'")  # the worker died before it could say so
     failed = await bench.until(deployment_id)
     assert asked(emulator, "POST", "/services") == asked_once
     assert failed.state is State.FAILED

@@ -211,7 +211,14 @@ class _Service:
             return failed(held, NOT_OURS.format("service", held.name))
         if owner == "self":  # whoever asked for it did not live to say so
             return self._one.still("Azure was asked for the service")
-        operation = await self._one.create(self._services, overwrite=owner == "ours")
+        try:
+            operation = await self._one.create(self._services, overwrite=owner == "ours")
+        except TargetRejected:
+            # azureml-core reads the service it has just made, and stumbles over answers newer than it is.
+            made = await self._services.get(held.name)
+            if made is None or await self._one.owner(made.tags) != "self":
+                raise
+            return self._one.still("Azure was asked for the service")
         return self._one.still("Azure was asked for the service", operation)
 
     async def _look(self, found: RemoteService | None, owner: str | None) -> Outcome:
