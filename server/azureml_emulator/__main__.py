@@ -28,6 +28,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--logged-models", action="store_true", help="answer logged-models/search with nothing found")
     parser.add_argument("--no-write-sas", action="store_true", help="refuse write URLs for existing artifacts")
     parser.add_argument("--beside", action="append", default=[], metavar="NAME", help="another workspace; repeatable")
+    parser.add_argument("--score", action="store_true", help="deployed models answer: what was uploaded is run")
     parser.add_argument("--ready-file", type=Path, help="write the line of standard output there, too")
     for option in ("region", "subscription", "resource-group", "workspace", "tenant", "client-id", "client-secret"):
         parser.add_argument(f"--{option}")
@@ -70,7 +71,7 @@ def _serve(options: argparse.Namespace, data_dir: Path) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    emulator = new_emulator(_workspace(options), data_dir, settings, others=options.beside)
+    emulator = new_emulator(_workspace(options), data_dir, settings, others=options.beside, scores=options.score)
     asyncio.run(server.run(emulator, options.proxy_port, options.control_port, announce))
 
 

@@ -126,6 +126,14 @@ def _named(emulator: Emulator, request: Request) -> list[Json]:
     return [workspace_resource(each.workspace) for each in emulator if _is_named(each.workspace, request)]
 
 
+def workspace_named(emulator: Emulator, request: Request) -> Emulator:
+    """The workspace that a path is below."""
+    for each in emulator:
+        if _is_named(each.workspace, request):
+            return each
+    raise ResourceNotFound(f"The Resource '{request.url.path}' was not found.")
+
+
 async def get_workspace(emulator: Emulator, request: Request) -> Response:
     if not request.query_params.get("api-version"):
         raise NotFound("The api-version query parameter is required", code="MissingApiVersionParameter", status=400)
@@ -142,7 +150,10 @@ async def list_workspaces(emulator: Emulator, request: Request) -> Response:
 WORKSPACES = (
     "/subscriptions/{subscription}/resourcegroups/{group}/providers/microsoft.machinelearningservices/workspaces"
 )
-KEYWORDS = frozenset(segment for segment in WORKSPACES.split("/") if segment and "{" not in segment)
+KEYWORDS = frozenset(
+    [segment for segment in WORKSPACES.split("/") if segment and "{" not in segment]
+    + ["onlineendpoints", "deployments", "computes", "locations", "mfeoperationsstatus", "listkeys"]
+)
 
 
 def canonical(path: str) -> str:

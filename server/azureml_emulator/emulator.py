@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from azureml_emulator.faults import Faults
 from azureml_emulator.recorder import Recorder
@@ -12,6 +13,9 @@ from azureml_emulator.settings import Settings
 from azureml_emulator.state import State
 from azureml_emulator.tokens import Issuer
 from azureml_emulator.workspace import Workspace, new_guid
+
+if TYPE_CHECKING:
+    from azureml_emulator.scoring import Scorer
 
 
 @dataclass
@@ -27,6 +31,9 @@ class Emulator:
     faults: Faults = field(default_factory=Faults)
     recorder: Recorder = field(default_factory=Recorder)
     others: tuple["Emulator", ...] = ()
+    # Whether deployed models answer, and the processes that do.
+    scores: bool = False
+    scorers: dict[str, "Scorer"] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator["Emulator"]:
         """Every workspace, this one first."""
@@ -35,6 +42,12 @@ class Emulator:
     @property
     def hosts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(host for each in self for host in each.workspace.hosts))
+
+    @property
+    def scoring_hosts(self) -> tuple[str, ...]:
+        """Ends of the names under which deployed models answer: by TLS the first, without it the others."""
+        region = self.workspace.region
+        return f".{region}.inference.ml.azure.com", f".{region}.azurecontainer.io", f".{region}.cloudapp.azure.com"
 
     @property
     def blob_dir(self) -> Path:
@@ -51,7 +64,7 @@ class Emulator:
 
 
 def new_emulator(
-    workspace: Workspace, data_dir: Path, settings: Settings, *, others: Sequence[str] = ()
+    workspace: Workspace, data_dir: Path, settings: Settings, *, others: Sequence[str] = (), scores: bool = False
 ) -> Emulator:  # fmt: skip
     """Make an empty workspace whose blobs live in a folder, and others of these names in its resource group."""
     emulator = Emulator(
@@ -60,6 +73,7 @@ def new_emulator(
         settings=settings,
         issuer=Issuer(workspace.tenant_id),
         signer=Signer(workspace.account),
+        scores=scores,
     )
     emulator.others = tuple(_beside(emulator, name) for name in others)
     emulator.reset()
@@ -76,4 +90,5 @@ def _beside(emulator: Emulator, name: str) -> Emulator:
         signer=Signer(workspace.account),
         faults=emulator.faults,
         recorder=emulator.recorder,
+        scores=emulator.scores,
     )

@@ -6,7 +6,20 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from azureml_emulator import arm, artifacts, blobs, discovery, entra, history, metrics, mlflow_routes, models
+from azureml_emulator import (
+    arm,
+    artifacts,
+    blobs,
+    discovery,
+    endpoints,
+    entra,
+    history,
+    metrics,
+    mlflow_routes,
+    models,
+    scoring,
+    services,
+)
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import (
     NotFound,
@@ -42,9 +55,16 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
         emulator.workspace.api_host: _build_data_plane(emulator),
     }
     nowhere = build_service(emulator, [], answer_camel)
+    by_tls = emulator.scoring_hosts[0]
+    scored = build_service(emulator, scoring.ENDPOINT_ROUTES, answer_camel)
+    scored_plain = build_service(emulator, scoring.SERVICE_ROUTES, answer_camel)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        await hosts.get(scope["emulator.recorded"].host, nowhere)(scope, receive, send)
+        host = scope["emulator.recorded"].host
+        found = hosts.get(host, nowhere)
+        if host.endswith(emulator.scoring_hosts):
+            found = scored if host.endswith(by_tls) else scored_plain
+        await found(scope, receive, send)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -84,7 +104,7 @@ def build_hosts(emulator: Emulator) -> ASGIApp:
 
 
 def _build_arm(emulator: Emulator) -> ASGIApp:
-    app = build_service(emulator, arm.ROUTES, answer_arm)
+    app = build_service(emulator, [*arm.ROUTES, *endpoints.ROUTES], answer_arm)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         # The cloud's metadata is all that ARM tells without a token.
@@ -104,15 +124,21 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         "history": (history.ROUTES, answer_camel),
         "artifact": (artifacts.ROUTES, answer_camel),
         "metric": (metrics.ROUTES, answer_camel),
-        "modelmanagement": (models.ROUTES, answer_models),
+        "modelmanagement": ([*models.ROUTES, *services.ROUTES], answer_models),
     }
-    services = {
+    scoped = {
         each.workspace.arm_id.lower(): {name: build_service(each, *table) for name, table in tables.items()}
         for each in emulator
     }
     unscoped = build_service(emulator, discovery.ROUTES, answer_camel)
+    computes = build_service(emulator, endpoints.COMPUTE_ROUTES, answer_arm)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(endpoints.COMPUTES + "/"):
+            refusal = _refusal(emulator, scope, DATA_AUDIENCES)
+            path = arm.canonical(scope["path"].removeprefix(endpoints.COMPUTES))
+            await (computes if refusal is None else answer_arm(refusal))({**scope, "path": path}, receive, send)
+            return
         match = SCOPED.fullmatch(scope["path"])
         if match is None or match["service"].lower() not in tables:
             await unscoped(scope, receive, send)
@@ -122,7 +148,7 @@ def _build_data_plane(emulator: Emulator) -> ASGIApp:
         if refusal is not None:
             await answer_camel(refusal)(scope, receive, send)
             return
-        service, found = match["service"].lower(), services.get(match["scope"].lower())
+        service, found = match["service"].lower(), scoped.get(match["scope"].lower())
         if found is None:
             answer = tables[service][1]
             await answer(NotFound(f"Workspace not found: {match['scope']}"))(scope, receive, send)

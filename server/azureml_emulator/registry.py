@@ -13,7 +13,7 @@ from azureml_emulator.experiments import read
 from azureml_emulator.limits import Limits
 from azureml_emulator.mlflow_wire import latest_versions, write_model, write_version
 from azureml_emulator.paging import page_of
-from azureml_emulator.state import ModelVersion, RegisteredModel, now_ms
+from azureml_emulator.state import Artifact, ModelVersion, RegisteredModel, now_ms
 
 _OF_RUN = re.compile(r"/runs/(?P<run>[^/]+)/artifacts(?:/(?P<path>.+))?$")
 STAGES = ("None", "Staging", "Production", "Archived")
@@ -144,6 +144,17 @@ def _make_asset(emulator: Emulator, version: ModelVersion) -> None:
     asset_id = secrets.token_hex(16)
     emulator.state.assets[asset_id] = {"id": asset_id, "name": version.name, "artifacts": [{"prefix": prefix}]}
     version.extra["url"] = f"aml://asset/{asset_id}"
+
+
+def files_of(emulator: Emulator, version: ModelVersion) -> list[Artifact]:
+    """What a version is made of, whoever registered it."""
+    asset = emulator.state.assets.get(str(version.extra.get("url", "")).removeprefix("aml://asset/"))
+    prefixes = [str(each.get("prefix") or each.get("id")) for each in (asset or {}).get("artifacts") or ()]
+    return [
+        artifact
+        for artifact in emulator.state.artifacts.values()
+        if any(artifact.artifact_id == prefix or artifact.artifact_id.startswith(f"{prefix}/") for prefix in prefixes)
+    ]
 
 
 async def create_version(emulator: Emulator, request: Request) -> Response:

@@ -14,7 +14,7 @@ from azureml_emulator.control import build_control
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import Json
 from azureml_emulator.hosts import build_hosts
-from azureml_emulator.proxy import start_proxy
+from azureml_emulator.proxy import Leads, start_proxy
 from azureml_emulator.tls import TlsFiles, make_certificates
 from azureml_emulator.transport import ReachableProtocol
 
@@ -86,19 +86,23 @@ async def run(emulator: Emulator, proxy_port: int, control_port: int, announce: 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    tls = make_certificates(emulator.data_dir, emulator.hosts)
-    tls_socket, control_socket = _listen(0), _listen(control_port)
+    by_tls = emulator.scoring_hosts[0]
+    tls = make_certificates(emulator.data_dir, (*emulator.hosts, f"*{by_tls}"))
+    tls_socket, plain_socket, control_socket = _listen(0), _listen(0), _listen(control_port)
+    hosts = build_hosts(emulator)
     servers = [
-        (_server(build_hosts(emulator), tls), tls_socket),
+        (_server(hosts, tls), tls_socket),
+        (_server(hosts), plain_socket),
         (_server(build_control(emulator)), control_socket),
     ]
     serving = [asyncio.ensure_future(server.serve(sockets=[listener])) for server, listener in servers]
     tls_port: int = tls_socket.getsockname()[1]
-    proxy, bound = await start_proxy(proxy_port, emulator.hosts, tls_port, emulator.recorder)
+    leads = Leads(emulator.hosts, emulator.scoring_hosts, tls_port, plain_socket.getsockname()[1])
+    proxy, bound = await start_proxy(proxy_port, leads, emulator.recorder)
     announce(_ready(emulator, bound, control_socket.getsockname()[1], tls))
 
     await stop.wait()
     proxy.close()
     for server, _ in servers:
         server.should_exit = True
-    await asyncio.gather(*serving)
+    await asyncio.gather(*serving, *(scorer.close() for each in emulator for scorer in each.scorers.values()))

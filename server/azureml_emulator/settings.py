@@ -25,6 +25,9 @@ class Settings:
     copy_sources: bool = True
     # Whether the registry takes aliases; the documentation does not say that the service does.
     aliases: bool = True
+    # How long it takes to deploy a model, or to take it away, and whether that fails.
+    deploy_seconds: float = 0
+    deployments_fail: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def change(self, wanted: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """Everything the workspace remembers, in memory; only blob contents are on disk."""
 
+import secrets
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from azureml_emulator.long_running import LongRunning
 from azureml_emulator.workspace import new_guid
 
 
@@ -162,6 +164,47 @@ class RegisteredModel:
     updated_ms: int = field(default_factory=now_ms)
 
 
+def _keys() -> tuple[str, str]:
+    return secrets.token_hex(16), secrets.token_hex(16)
+
+
+@dataclass
+class WebService:
+    """On a container instance or AKS; `asked` is the body of the request that made it."""
+
+    name: str
+    asked: dict[str, Any]
+    operation: LongRunning
+    scoring_uri: str
+    keys: tuple[str, str] = field(default_factory=_keys)
+    created_ms: int = field(default_factory=now_ms)
+
+
+@dataclass
+class OnlineDeployment:
+    """A model behind a managed online endpoint."""
+
+    name: str
+    location: str
+    tags: dict[str, str]
+    sku: dict[str, Any]
+    properties: dict[str, Any]
+    operation: LongRunning
+
+
+@dataclass
+class OnlineEndpoint:
+    name: str
+    operation: LongRunning
+    location: str = ""
+    auth_mode: str = "Key"
+    tags: dict[str, str] = field(default_factory=dict)
+    traffic: dict[str, int] = field(default_factory=dict)
+    deployments: dict[str, OnlineDeployment] = field(default_factory=dict)
+    keys: tuple[str, str] = field(default_factory=_keys)
+    token: str = field(default_factory=lambda: secrets.token_hex(32))
+
+
 @dataclass
 class State:
     """One workspace's contents."""
@@ -174,6 +217,9 @@ class State:
     blocks: dict[str, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
     models: dict[str, RegisteredModel] = field(default_factory=dict)
     assets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    services: dict[str, WebService] = field(default_factory=dict)
+    endpoints: dict[str, OnlineEndpoint] = field(default_factory=dict)
+    operations: dict[str, LongRunning] = field(default_factory=dict)
 
     def experiment_named(self, name: str) -> Experiment | None:
         return next((e for e in self.experiments.values() if e.name == name), None)

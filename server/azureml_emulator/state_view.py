@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from azureml_emulator.emulator import Emulator
 from azureml_emulator.errors import Json
 from azureml_emulator.fields import written_number
-from azureml_emulator.state import Artifact, Experiment, MetricRow, RegisteredModel, Run
+from azureml_emulator.state import Artifact, Experiment, MetricRow, OnlineEndpoint, RegisteredModel, Run
 
 
 def write_state(emulator: Emulator) -> Json:
@@ -17,6 +17,27 @@ def write_state(emulator: Emulator) -> Json:
         "artifacts": [_artifact(emulator, artifact) for artifact in state.artifacts.values()],
         "models": [_model(model) for model in state.models.values()],
         "assets": list(state.assets.values()),
+        "services": sorted(state.services),
+        "endpoints": [_endpoint(endpoint) for endpoint in state.endpoints.values()],
+    }
+
+
+def _endpoint(endpoint: OnlineEndpoint) -> Json:
+    return {
+        "name": endpoint.name,
+        "auth_mode": endpoint.auth_mode,
+        "tags": endpoint.tags,
+        "traffic": endpoint.traffic,
+        "deployments": [
+            {
+                "name": deployment.name,
+                "model": deployment.properties["model"],
+                "instance_type": deployment.properties["instanceType"],
+                "capacity": deployment.sku["capacity"],
+                "tags": deployment.tags,
+            }
+            for deployment in endpoint.deployments.values()
+        ],
     }
 
 

@@ -3,7 +3,7 @@
 import click
 
 from runmirror import __version__
-from runmirror.command_line import importing, keeping, mirroring, serving, tokens
+from runmirror.command_line import deploying, importing, keeping, mirroring, remote, serving, tokens
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,8 +14,8 @@ def main() -> None:
 
 for _command in (
     serving.serve, serving.worker, serving.migrate, mirroring.link, mirroring.unlink, mirroring.links,
-    mirroring.backfill, mirroring.status, mirroring.verify, mirroring.replay, tokens.token, keeping.gc, keeping.audit,
-    importing.import_command, serving.demo,
+    mirroring.backfill, mirroring.status, mirroring.verify, mirroring.replay, deploying.deploy, tokens.token,
+    keeping.gc, keeping.audit, importing.import_command, remote.init_script, serving.demo,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -28,6 +28,7 @@ from runmirror.auth.install import install as install_auth
 from runmirror.body_limit import BodyLimit
 from runmirror.dashboard import routes as dashboard_routes
 from runmirror.db import BESIDE, answer_for, create_engine, gate, hot_connections, shares, unstorable
+from runmirror.deployments import routes as deployment_routes
 from runmirror.door.middleware import ASKED_BY_ADDRESS, Door, security_headers
 from runmirror.door.rate import RateLimit
 from runmirror.errors import BadRequest, EndpointNotFound, InvalidParameter, RunmirrorError
@@ -111,7 +112,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.ui = files_below(folder) if folder else {}
     for module in (
         probes, experiment_routes, run_routes, inputs_routes, logged_model_routes, artifact_routes, direct_routes,
-        mirror_routes, quarantine_routes, dashboard_routes, registry_routes, webhook_routes, trace_routes,
+        mirror_routes, quarantine_routes, deployment_routes, dashboard_routes, registry_routes, webhook_routes,
+        trace_routes,
         evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes,
         ui_routes, nothing, static, upload, auth_routes, people_routes,
         *([metrics_routes] if settings.metrics else []),

@@ -165,6 +165,16 @@ class Settings(BaseSettings):
         description="how long a client that names such a run waits for the workspace before it is answered 429",
     )  # fmt: skip
 
+    azureml_python: Path | None = Field(
+        None,
+        description="a Python that has `azureml-core`, by which the worker deploys to ACI and AKS; without it the "
+        "worker's own, if that has it",
+    )
+    deploy_timeout: Duration = Field(
+        timedelta(hours=1), gt=timedelta(0), le=timedelta(days=7),
+        description="after how long a deployment, or its deletion, that is not done has failed",
+    )  # fmt: skip
+
     ca_bundle: str | None = Field(
         None,
         validation_alias=_env("ca_bundle", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),

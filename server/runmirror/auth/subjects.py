@@ -375,6 +375,8 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         GET /mirror/runs
         GET /api/runmirror/v1/mirror/quarantine
         GET /api/runmirror/v1/mirror/registered-models
+        GET /api/runmirror/v1/deployments
+        GET /api/runmirror/v1/deployments/{deployment_id}
         GET /ajax-api/2.0/mlflow/gateway-proxy
         POST /ajax-api/2.0/mlflow/gateway-proxy
         GET /ajax-api/3.0/mlflow/assistant/config
@@ -405,6 +407,8 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         Subject(audience=Audience.ADMIN),
         """
         POST /api/runmirror/v1/mirror/replay
+        POST /api/runmirror/v1/deployments
+        DELETE /api/runmirror/v1/deployments/{deployment_id}
         POST /api/2.0/mlflow/webhooks
         GET /api/2.0/mlflow/webhooks
         GET /api/2.0/mlflow/webhooks/{webhook_id}

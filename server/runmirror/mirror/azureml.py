@@ -8,9 +8,11 @@ from typing import Any, Self
 
 from runmirror.entities import Batch, DatasetInput, LifecycleStage, Metric, Param, RunStatus, Tag
 from runmirror.mirror.azureml_artifacts import Copier
+from runmirror.mirror.azureml_endpoints import AzureEndpoints
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
 from runmirror.mirror.azureml_reader import ABSENT, HISTORY_PAGE, AzureMLReader, metric_in
 from runmirror.mirror.azureml_registry import AzureRegistry
+from runmirror.mirror.azureml_services import AzureServices
 from runmirror.mirror.azureml_upload import CopyByUrl, Sizes
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.target import (
@@ -243,6 +245,14 @@ class AzureMLTarget:
 
     def registry(self) -> AzureRegistry:
         return AzureRegistry(self._client, self._guard, self._mlflow_url)
+
+    def services(self) -> AzureServices:
+        """The web services of model management: ACI and AKS."""
+        return AzureServices(self._client, self._guard, self._workspace)
+
+    def endpoints(self) -> AzureEndpoints:
+        """The managed online endpoints."""
+        return AzureEndpoints(self._client, self._guard, self._settings.azureml_arm_endpoint, self._workspace)
 
     async def _get(self, path: str, params: dict[str, str | int]) -> Json:
         return await self._client.call(self._guard, "GET", self._mlflow_url + path, params=params)

@@ -69,6 +69,24 @@ class AzureClient:
         has_effect: bool = False,
     ) -> Json:
         """Ask a service: its JSON object. `has_effect`: sent twice it would do something twice."""
+        answer = await self.ask(guard, method, url, body=body, params=params, has_effect=has_effect)
+        return json_object(answer, has_effect=has_effect)
+
+    async def token(self) -> str:
+        """For a program of Azure ML's own that this process starts."""
+        return await self._tokens.get()
+
+    async def ask(
+        self,
+        guard: Guard,
+        method: str,
+        url: str,
+        *,
+        body: Json | None = None,
+        params: Mapping[str, str | int] | None = None,
+        has_effect: bool = False,
+    ) -> Answer:
+        """As `call`: a success with its headers, whatever its body is."""
         content = None if body is None else _written(body)
         headers = {} if content is None else {"Content-Type": "application/json"}
 
@@ -86,7 +104,7 @@ class AzureClient:
         if answer.status_code == 401:
             answer = await send(await self._tokens.replace(token))
         if answer.is_success:
-            return _object(answer, has_effect=has_effect)
+            return answer
         raise error_for(answer, has_effect=has_effect)
 
     async def blob(
@@ -114,7 +132,7 @@ class AzureClient:
         raise error_for(answer, has_effect=False)
 
 
-def _object(answer: Answer, *, has_effect: bool) -> Json:
+def json_object(answer: Answer, *, has_effect: bool) -> Json:
     """A JSON object; an empty body is an empty one."""
     try:
         found = answer.json() if answer.content else {}

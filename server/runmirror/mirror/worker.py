@@ -14,6 +14,7 @@ from runmirror.artifacts.files import Store
 from runmirror.artifacts.service import Artifacts
 from runmirror.artifacts.store import create_store
 from runmirror.db import DATABASE_ERRORS, create_engine
+from runmirror.deployments.deployer import Deployer
 from runmirror.listen import cancel, listen
 from runmirror.mirror import claims, destinations, link_queries, model_places, model_queue, pulse, queue, throughput
 from runmirror.mirror import link as links
@@ -61,6 +62,7 @@ class Worker:
             asyncio.create_task(
                 sample_now_and_then(self._settings, self._engine, self._tools.store), name="verify a sample"
             ),
+            asyncio.create_task(Deployer(self._settings, self._engine, self._tools.store).run(), name="deploy models"),
         ]
         try:
             while not self._stopping:

@@ -6,6 +6,7 @@ by run, and every row carries `seq`: the number of the run's write that last tou
 
 from runmirror.tables.audit import audit_log
 from runmirror.tables.base import metadata
+from runmirror.tables.deployments import deployments
 from runmirror.tables.evaluation_datasets import (
     evaluation_dataset_experiments,
     evaluation_dataset_records,
@@ -64,6 +65,7 @@ __all__ = [
     "audit_log",
     "dataset_inputs",
     "datasets",
+    "deployments",
     "evaluation_dataset_experiments",
     "evaluation_dataset_records",
     "evaluation_dataset_tags",
