@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         description="requests in a second that one address may make of one API process, five seconds' worth at once, "
         "before it is answered 429; 0: as many as it likes",
     )  # fmt: skip
+    client_timeout: Duration = Field(
+        timedelta(seconds=30), gt=timedelta(0),
+        description="how long a client may take for the head of a request, pause within a body or leave its answer "
+        "untaken before its connection is closed",
+    )  # fmt: skip
     log_format: Literal["text", "json"] = Field("text", description="log lines as text, or as a JSON object each")
     access_log: bool = Field(False, description="log a line for each request that was answered")
     metrics: bool = Field(True, description="serve `/metrics` for Prometheus")
