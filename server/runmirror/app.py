@@ -51,6 +51,8 @@ from runmirror.runs.hot import HotRuns
 from runmirror.runs.kept import KeptRuns
 from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
+from runmirror.signin import routes as signin_routes
+from runmirror.signin import session_routes
 from runmirror.traces import routes as trace_routes
 from runmirror.ui import nothing, static, upload
 from runmirror.ui import routes as ui_routes
@@ -117,6 +119,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes,
         ui_routes, nothing, static, upload, auth_routes, people_routes,
         *([metrics_routes] if settings.metrics else []),
+        *([signin_routes, session_routes] if settings.auth != "none" else []),
         unserved_routes,  # last: what is served comes first
     ):  # fmt: skip
         if settings.auth != "none":

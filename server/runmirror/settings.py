@@ -17,6 +17,12 @@ WORKSPACE_ID = re.compile(
 )
 
 
+# Cookies are sent back over TLS alone, but on this machine.
+_PUBLIC_URL = (
+    r"(https://([\w.\-]+|\[[0-9a-fA-F:]+\])|http://(localhost|127\.0\.0\.1|\[::1\]))(:\d{1,5})?(/[\w\-.~]+)*/?"
+)
+
+
 def _seconds(value: object) -> object:
     """Plain numbers are seconds, also as text from the environment."""
     return float(value) if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()) else value
@@ -90,6 +96,20 @@ class Settings(BaseSettings):
         None, description="for whom they must have been given out: the application's client id, or `api://…`"
     )
     oidc_admin_role: str = Field("runmirror.admin", min_length=1, description="the app role that makes an admin")
+    oidc_client_id: str | None = Field(
+        None,
+        description="the application by which browsers sign in at that issuer; none: with a token or password only",
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="its secret; without one it is a public client, which PKCE alone protects"
+    )
+    public_url: str | None = Field(
+        None, description="the address of the server as browsers know it, e.g. `https://tracking.example/mlflow`"
+    )
+    session_ttl: Duration = Field(
+        timedelta(hours=12), ge=timedelta(minutes=1), le=timedelta(days=90),
+        description="how long a browser stays signed in",
+    )  # fmt: skip
     default_permission: Literal["none", "reader", "editor", "manager"] = Field(
         "none", description="what users may do to an experiment or registered model of which no grant tells"
     )
@@ -141,6 +161,11 @@ class Settings(BaseSettings):
         0, ge=0, allow_inf_nan=False,
         description="requests in a second that one address may make of one API process, five seconds' worth at once, "
         "before it is answered 429; 0: as many as it likes",
+    )  # fmt: skip
+    client_timeout: Duration = Field(
+        timedelta(seconds=30), gt=timedelta(0),
+        description="how long a client may take for the head of a request, pause within a body or leave its answer "
+        "untaken before its connection is closed",
     )  # fmt: skip
     log_format: Literal["text", "json"] = Field("text", description="log lines as text, or as a JSON object each")
     access_log: bool = Field(False, description="log a line for each request that was answered")
@@ -323,6 +348,21 @@ class Settings(BaseSettings):
         if value and not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", value):
             raise ValueError(f"{value!r} is not an https address")
         return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_an_address(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(_PUBLIC_URL, value, re.ASCII):
+            raise ValueError(f"{value!r} is not an address like https://tracking.example/mlflow, nor http on loopback")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _browsers_sign_in_where_tokens_are_from(self) -> Self:
+        if self.oidc_client_id and self.auth != "entra":
+            raise ValueError("RUNMIRROR_OIDC_CLIENT_ID needs RUNMIRROR_AUTH=entra")
+        return self
 
     @model_validator(mode="after")
     def _issuer_is_known(self) -> Self:

@@ -1,6 +1,6 @@
 """One guarded application, and users of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from runmirror.app import create_app
 from runmirror.auth import service, token_queries
 from runmirror.auth.levels import Kind, Level
 from runmirror.settings import Settings
+from tests.auth.provider import Provider, running
 
 
 @dataclass
@@ -70,4 +71,10 @@ async def guarding(settings: Settings, engine: AsyncEngine, **more: Any) -> Asyn
 @pytest.fixture
 async def guarded(settings: Settings, engine: AsyncEngine) -> AsyncIterator[Guarded]:
     async with guarding(settings, engine) as made:
+        yield made
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with running() as made:
         yield made

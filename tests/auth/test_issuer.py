@@ -2,16 +2,13 @@
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from jwt.algorithms import RSAAlgorithm
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,69 +16,10 @@ from runmirror.auth import issuer as issuer_module
 from runmirror.auth.levels import Kind, Level
 from runmirror.settings import Settings
 from tests.auth.conftest import Guarded, guarding
+from tests.auth.provider import AUDIENCE, Provider
 from tests.auth.world import populated
 
-AUDIENCE = "api://runmirror-test"
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=5"
-
-
-@dataclass
-class Provider:
-    """An OpenID Connect provider on loopback; `asked` counts what it was asked for."""
-
-    url: str = ""
-    keys: dict[str, RSAPrivateKey] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    is_up: bool = True
-    calls_itself: str = ""
-
-    def new_key(self, kid: str) -> None:
-        self.keys = {**self.keys, kid: generate_private_key(public_exponent=65537, key_size=2048)}
-
-    def answer(self, path: str) -> dict[str, Any] | None:
-        self.asked.append(path)
-        if not self.is_up:
-            return None
-        if path == "/keys":
-            members = [
-                {**json.loads(RSAAlgorithm.to_jwk(key.public_key())), "kid": kid, "use": "sig"}
-                for kid, key in self.keys.items()
-            ]
-            return {"keys": members}
-        return {"issuer": self.calls_itself or self.url, "jwks_uri": f"{self.url}/keys"}
-
-    def token(self, kid: str = "first", *, key: RSAPrivateKey | None = None, **claims: Any) -> str:
-        told = {
-            "iss": self.url, "aud": AUDIENCE, "sub": "subject", "oid": "0f0e0d", "exp": int(time.time()) + 600,
-            "preferred_username": "ann@example.org", **claims,
-        }  # fmt: skip
-        told = {name: value for name, value in told.items() if value is not None}
-        return jwt.encode(told, key or self.keys[kid], algorithm="RS256", headers={"kid": kid})
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    made = Provider()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            told = made.answer(self.path)
-            self.send_response(200 if told is not None else 503)
-            self.end_headers()
-            self.wfile.write(json.dumps(told).encode())
-
-        def log_message(self, *args: object) -> None:
-            """Nobody reads it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    made.new_key("first")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Tokens and passwords, and whose they are; asked of the database once and then kept for a short while.
+"""Tokens, passwords and sessions, and whose they are; asked of the database once and then kept for a short while.
 
-What is kept is thrown away at any change of users, groups, tokens and grants, by whichever process: Postgres tells all
-of them (`runmirror_identity`, see migration 0019), so that a revocation holds at once everywhere. While nobody listens,
-because the connection is gone, nothing is kept. Beyond that nothing is kept longer than `LIFE_S`.
+What is kept is thrown away at any change of users, groups, tokens, sessions and grants, by whichever process: Postgres
+tells all of them (`runmirror_identity`, see migrations 0019 and 0024), so that a revocation holds at once everywhere.
+While nobody listens, because the connection is gone, nothing is kept. Beyond that nothing is kept longer than `LIFE_S`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runmirror.auth import queries, secrets, service
-from runmirror.auth.issuer import Issuer
+from runmirror.auth.issuer import Claims, Issuer
 from runmirror.auth.levels import ROLES, Kind, Level
 from runmirror.auth.viewer import Viewer
 from runmirror.db import DATABASE_ERRORS
@@ -49,9 +49,9 @@ class Identities:
     def __init__(self, engine: AsyncEngine, database_url: str, settings: Settings) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._database_url = database_url
-        self._issuer = None
+        self.issuer = None
         if settings.auth == "entra":
-            self._issuer = Issuer(str(settings.oidc_issuer), str(settings.oidc_audience), settings.ca_bundle)
+            self.issuer = Issuer(str(settings.oidc_issuer), str(settings.oidc_audience), settings.ca_bundle)
         self._admin_role = settings.oidc_admin_role
         self._default = int(ROLES[settings.default_permission])
         self._listening = False
@@ -100,13 +100,33 @@ class Identities:
 
     async def of_jwt(self, token: str) -> Viewer | None:
         """None unless the issuer that is trusted gave it out, for this server, and it has not ended."""
-        if self._issuer is None:
+        if self.issuer is None:
             return None
-        issuer, digest = self._issuer, secrets.digest(token)
+        issuer, digest = self.issuer, secrets.digest(token)
         kept = self._kept.get(digest)
         if kept is not None and kept.until > time.monotonic():
             return kept.viewer
         return await self._ask(digest, lambda: self._look_up_jwt(issuer, token))
+
+    async def of_session(self, session: str) -> Viewer | None:
+        """None unless it is one of ours that has not ended, and neither has the token that it was opened with."""
+        if not secrets.is_session(session):
+            return None
+        digest = secrets.digest(session)
+        kept = self._kept.get(digest)
+        viewer = kept.viewer if kept is not None and kept.until > time.monotonic() else None
+        if viewer is None:
+            viewer = await self._ask(digest, lambda: self._look_up_session(digest))
+        if viewer is not None and viewer.token_id is not None:
+            self._used[viewer.token_id] = datetime.now(UTC)
+        return viewer
+
+    async def of_name(self, name: str, secret: str) -> Viewer | None:
+        """Whose token this is, if it is theirs who say so; or whose password, and theirs alone."""
+        if not secrets.is_token(secret):
+            return await self.of_password(name, secret)
+        viewer = await self.of_token(secret)
+        return viewer if viewer is not None and name in {"", "token", viewer.name} else None
 
     async def of_password(self, name: str, password: str) -> Viewer | None:
         """None unless it is the password of that user."""
@@ -145,12 +165,24 @@ class Identities:
         expires_in_s = None if row.expires_s is None else row.expires_s - row.now_s
         return self._viewer(row, token_id=row.token_id, expires_in_s=expires_in_s)
 
-    async def _look_up_jwt(self, issuer: Issuer, token: str) -> Viewer | None:
-        """Their groups here are those called like one of the token's roles or groups."""
-        claims = await issuer.claims(token)
-        if claims is None or not service.is_name(claims.who):
+    async def _look_up_session(self, digest: bytes) -> Viewer | None:
+        row = await self._query(lambda connection: queries.by_session(connection, digest))
+        if row is None:
             return None
-        claimed = [name for name in (*claims.roles, *claims.groups) if "\0" not in name]
+        return self._viewer(
+            row, is_admin=row.is_admin_by_role, token_id=row.token_id, session_id=row.session_id,
+            shown=row.description or "", expires_in_s=row.expires_s - row.now_s,
+        )  # fmt: skip
+
+    async def _look_up_jwt(self, issuer: Issuer, token: str) -> Viewer | None:
+        claims = await issuer.claims(token)
+        return None if claims is None else await self.of_claims(claims)
+
+    async def of_claims(self, claims: Claims) -> Viewer | None:
+        """Their groups here are those called like one of the token's roles or groups."""
+        if not service.is_name(claims.who):
+            return None
+        claimed = claims.claimed
 
         async def look(connection: AsyncConnection) -> Row[Any] | None:
             row = await queries.by_name(connection, claims.who, claimed)
@@ -160,8 +192,11 @@ class Identities:
             return row
 
         row = await self._query(look)
-        is_admin = self._admin_role in claims.roles
+        is_admin = self.is_admin_by_role(claims)
         return None if row is None else self._viewer(row, is_admin=is_admin, expires_in_s=claims.exp - time.time())
+
+    def is_admin_by_role(self, claims: Claims) -> bool:
+        return self._admin_role in claims.roles
 
     async def _look_up_password(self, name: str, password: str, proof: bytes) -> Viewer | None:
         row = await self._query(lambda connection: queries.by_name(connection, name))
@@ -183,8 +218,9 @@ class Identities:
             return await asyncio.to_thread(secrets.password_fits, password, stored)
 
     def _viewer(
-        self, row: Any, *, is_admin: bool = False, token_id: int | None = None, expires_in_s: float | None = None
-    ) -> Viewer:
+        self, row: Any, *, is_admin: bool = False, token_id: int | None = None, session_id: int | None = None,
+        shown: str = "", expires_in_s: float | None = None,
+    ) -> Viewer:  # fmt: skip
         is_admin = is_admin or row.is_admin
 
         def sees_all(kind: Kind) -> bool:
@@ -202,6 +238,8 @@ class Identities:
             reads_all_experiments=sees_all(Kind.EXPERIMENT),
             reads_all_models=sees_all(Kind.REGISTERED_MODEL),
             token_id=token_id,
+            session_id=session_id,
+            shown=shown,
             expires_in_s=expires_in_s,
         )
 

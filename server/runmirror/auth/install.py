@@ -11,6 +11,9 @@ from runmirror.auth.loopback import OnlyLoopback
 from runmirror.auth.middleware import Authenticate, public_paths
 from runmirror.auth.subjects import subjects_of
 from runmirror.settings import Settings
+from runmirror.signin.cookies import Cookies
+from runmirror.signin.oidc import provider
+from runmirror.signin.places import Places
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -18,7 +21,9 @@ def install(app: FastAPI, settings: Settings) -> None:
     app.state.subjects = subjects_of(app)
     if settings.auth != "none":
         app.state.public_paths = public_paths(app)
-        app.add_middleware(Authenticate)
+        app.state.places = Places(settings)
+        app.state.cookies = Cookies(app.state.places)
+        app.add_middleware(Authenticate, places=app.state.places, cookies=app.state.cookies)
     elif not settings.insecure_no_auth:
         app.add_middleware(OnlyLoopback)
 
@@ -30,6 +35,7 @@ async def identifying(app: FastAPI, settings: Settings, database_url: str) -> As
         yield
         return
     app.state.identities = Identities(app.state.engine, database_url, settings)
+    app.state.provider = provider(settings, app.state.identities.issuer)
     app.state.access = Access(app.state.engine, app.state.identities)
     await app.state.identities.start()
     try:

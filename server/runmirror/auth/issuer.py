@@ -9,6 +9,7 @@ import logging
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ ASK_AGAIN_S = 30.0
 KEYS_LIFE_S = 24 * 3600.0
 _ALGORITHMS = ["RS256"]
 _LEEWAY_S = 60
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
 _MOST_BYTES = 1024 * 1024
 
 
@@ -39,6 +40,8 @@ class Claims(BaseModel):
     preferred_username: str = ""
     upn: str = ""
     appid: str = ""
+    azp: str = ""
+    nonce: str = ""
     roles: list[str] = []
     groups: list[str] = []
 
@@ -47,9 +50,25 @@ class Claims(BaseModel):
         return self.oid or self.sub
 
     @property
+    def claimed(self) -> list[str]:
+        """The names of groups here that they are in, as far as there are any."""
+        return [name for name in (*self.roles, *self.groups) if "\0" not in name]
+
+    @property
     def shown(self) -> str:
         """For people: others may have had this name before, so nothing is granted by it."""
         return self.preferred_username or self.upn or self.appid
+
+
+class Endpoints(BaseModel):
+    """Where the issuer has browsers sign in, as it says itself."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    authorization_endpoint: str
+    token_endpoint: str
+    token_endpoint_auth_methods_supported: list[str] = ["client_secret_basic"]
+    authorization_response_iss_parameter_supported: bool = False
 
 
 class Issuer:
@@ -57,19 +76,33 @@ class Issuer:
 
     def __init__(self, issuer: str, audience: str, ca_bundle: str | None = None) -> None:
         self._issuer, self._audience = issuer, audience
-        self._tls = ssl.create_default_context(cafile=ca_bundle)
+        self.tls = ssl.create_default_context(cafile=ca_bundle)
         self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._about: Mapping[str, Any] = {}
         self._asked_at = self._fetched_at = -KEYS_LIFE_S
         self._fetching = asyncio.Lock()
 
-    async def claims(self, token: str) -> Claims | None:
+    @property
+    def name(self) -> str:
+        return self._issuer
+
+    async def endpoints(self) -> Endpoints:
+        """Raises `Busy` while the issuer cannot be asked, and `ValueError` for one without any to be trusted."""
+        await self._key("")
+        found = Endpoints.model_validate(self._about)
+        check_address(found.authorization_endpoint)
+        check_address(found.token_endpoint)
+        return found
+
+    async def claims(self, token: str, *, audience: str | None = None) -> Claims | None:
         """None for a token that is not good. Raises `Busy` when that cannot be told, for want of any keys."""
         try:
             key = await self._key(str(jwt.get_unverified_header(token).get("kid", "")))
             if key is None:
                 return None
             told = jwt.decode(
-                token, key, algorithms=_ALGORITHMS, audience=self._audience, issuer=self._issuer, leeway=_LEEWAY_S,
+                token, key, algorithms=_ALGORITHMS, audience=audience or self._audience, issuer=self._issuer,
+                leeway=_LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )  # fmt: skip
             return Claims.model_validate(told)
@@ -90,7 +123,7 @@ class Issuer:
     async def _fetch(self) -> None:
         self._asked_at = time.monotonic()
         try:
-            async with httpx.AsyncClient(verify=self._tls, timeout=_TIMEOUT_S, follow_redirects=False) as client:
+            async with httpx.AsyncClient(verify=self.tls, timeout=TIMEOUT_S, follow_redirects=False) as client:
                 about = await _json(client, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
                 if about.get("issuer") != self._issuer:
                     raise ValueError(f"it calls itself {about.get('issuer')!r}")
@@ -99,7 +132,7 @@ class Issuer:
         except (httpx.HTTPError, jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("the keys of %s cannot be fetched: %s: %s", self._issuer, type(error).__name__, error)
             return
-        self._keys, self._fetched_at = keys, time.monotonic()
+        self._keys, self._about, self._fetched_at = keys, about, time.monotonic()
 
 
 def check_address(url: str) -> str:
@@ -115,7 +148,12 @@ def _is_for_signatures(key: Mapping[str, Any]) -> bool:
 
 
 async def _json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    async with client.stream("GET", url) as answer:
+    return await read_json(client.stream("GET", url))
+
+
+async def read_json(asked: AbstractAsyncContextManager[httpx.Response]) -> dict[str, Any]:
+    """The JSON object of an answer that is neither an error nor too long. Raises `httpx.HTTPError`, `ValueError`."""
+    async with asked as answer:
         answer.raise_for_status()
         body = b""
         async for chunk in answer.aiter_bytes():

@@ -2,7 +2,8 @@
 
 Who is signed in is told by a token, as Bearer (MLFLOW_TRACKING_TOKEN) or as the password of Basic
 (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), by a name and its password, or with RUNMIRROR_AUTH=entra by an
-access token of the issuer that is trusted, as Bearer.
+access token of the issuer that is trusted, as Bearer. A browser that was signed in has a cookie instead; one that was
+not is led to the sign-in page.
 """
 
 import base64
@@ -11,26 +12,33 @@ import re
 from collections.abc import Sequence
 
 from fastapi import FastAPI
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runmirror.answers import error_answer
 from runmirror.audit.caller import caller
-from runmirror.auth import permits, secrets
+from runmirror.auth import permits
 from runmirror.auth.access import Access
 from runmirror.auth.identities import Identities
 from runmirror.auth.viewer import Viewer
 from runmirror.errors import PermissionDenied, RunmirrorError, Unauthenticated
 from runmirror.routing import Permission, routes_of
+from runmirror.signin.cookies import Cookies, is_from_our_pages, wants_page
+from runmirror.signin.places import Places
 
 _LONGEST = 16_384  # an access token tells of hundreds of groups
+_NO_WINDOW = 'Bearer realm="runmirror"'
+_NOT_KEPT = {"Cache-Control": "no-store"}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Authenticate:
     """ASGI middleware. Probes, the pages' own files and what else is declared public need no identity."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, places: Places, cookies: Cookies) -> None:
         self.app = app
+        self._places = places
+        self._cookies = cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # none is served
@@ -41,12 +49,13 @@ class Authenticate:
             return
         app: FastAPI = scope["app"]
         try:
-            viewer = await _viewer(scope, app.state.identities)
-            if viewer is None and not _is_public(scope, app):
-                raise Unauthenticated(
-                    "Not signed in: send a token as MLFLOW_TRACKING_TOKEN, or a name and a password or token as "
-                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-                )
+            viewer = await self._viewer(scope, app.state.identities)
+            if viewer is None and (scope["path"] == "/" or not _is_public(scope, app)):
+                if wants_page(scope) and not _told(scope):
+                    await RedirectResponse(self._places.sign_in(scope), 303, _NOT_KEPT)(scope, receive, send)
+                    return
+                if scope["path"] != "/":
+                    raise _not_signed_in(scope)
         except RunmirrorError as error:
             await error_answer(error)(scope, receive, send)
             return
@@ -58,6 +67,25 @@ class Authenticate:
             await self.app(scope, receive, send)
         finally:
             permits.reset_current(token)
+
+    async def _viewer(self, scope: Scope, identities: Identities) -> Viewer | None:
+        """None when the request tells nobody's name, or what it tells is wrong."""
+        told = _told(scope)
+        if not told:
+            return await self._of_session(scope, identities)
+        if len(told) != 1 or len(told[0]) > _LONGEST:
+            return None
+        return await _of_authorization(told[0], scope, identities)
+
+    async def _of_session(self, scope: Scope, identities: Identities) -> Viewer | None:
+        """A browser sends its cookie by itself, so it counts only where a page of ours, or nobody, made it ask."""
+        session = self._cookies.session(scope)
+        viewer = None if session is None else await identities.of_session(session)
+        if viewer is None or is_from_our_pages(scope):
+            return viewer
+        if scope["method"] in _SAFE_METHODS:
+            return None
+        raise PermissionDenied("A page of another site may not send this for who is signed in here.")
 
 
 def public_paths(app: FastAPI) -> Sequence[tuple[str, re.Pattern[str]]]:
@@ -75,12 +103,24 @@ def _is_public(scope: Scope, app: FastAPI) -> bool:
     return any(method == each and pattern.match(path) for each, pattern in app.state.public_paths)
 
 
-async def _viewer(scope: Scope, identities: Identities) -> Viewer | None:
-    """None when the request tells nobody's name, or what it tells is wrong."""
-    told = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(told) != 1 or len(told[0]) > _LONGEST:
-        return None
-    scheme, _, credentials = told[0].partition(b" ")
+def _told(scope: Scope) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == b"authorization"]
+
+
+def _not_signed_in(scope: Scope) -> Unauthenticated:
+    error = Unauthenticated(
+        "Not signed in: send a token as MLFLOW_TRACKING_TOKEN, or a name and a password or token as "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    )
+    if not _told(scope) and any(name == b"sec-fetch-mode" for name, _ in scope["headers"]):
+        # A page asks, whose visitor was signed in until now: the browser would put up a window of its own.
+        error.challenge = _NO_WINDOW
+    return error
+
+
+async def _of_authorization(told: bytes, scope: Scope, identities: Identities) -> Viewer | None:
+    """None when what it tells is wrong."""
+    scheme, _, credentials = told.partition(b" ")
     try:
         match scheme.lower():
             case b"bearer":
@@ -94,10 +134,7 @@ async def _viewer(scope: Scope, identities: Identities) -> Viewer | None:
         return None
     _refuse_from_elsewhere(scope)
     name, _, password = decoded.partition(":")
-    if not secrets.is_token(password):
-        return await identities.of_password(name, password)
-    viewer = await identities.of_token(password)
-    return viewer if viewer is not None and name in {"", "token", viewer.name} else None
+    return await identities.of_name(name, password)
 
 
 def _refuse_from_elsewhere(scope: Scope) -> None:

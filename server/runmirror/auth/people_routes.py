@@ -19,6 +19,7 @@ from runmirror.auth.permits import current
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.errors import DoesNotExist, InvalidParameter, PermissionDenied
 from runmirror.routing import Permission, mlflow_route
+from runmirror.signin import queries as sessions
 from runmirror.wire import Empty
 
 router = APIRouter(tags=["users"])
@@ -68,6 +69,7 @@ async def update_user_password(request: wire.UpdatePassword, connection: WriteCo
         if request.password == request.current_password:
             raise InvalidParameter("New password must differ from the current password.")
     await people_queries.set_password(connection, user.id, await people.hashed(request.password))
+    await sessions.end_all(connection, user.id)  # whoever knew the old one is out
     return Empty()
 
 

@@ -33,6 +33,15 @@ _BY_TOKEN = text(f"""
     WHERE t.digest = :digest AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
 """).bindparams(bindparam("digest"))
 
+# A session of a pasted token is worth no more than the token.
+_BY_SESSION = text(f"""
+    {_WHO}, u.description, s.session_id, s.token_id, s.is_admin AS is_admin_by_role,
+        extract(epoch FROM least(s.expires_at, t.expires_at))::double precision AS expires_s
+    FROM sessions s JOIN principals u ON u.principal_id = s.user_id LEFT JOIN tokens t ON t.token_id = s.token_id
+    {_OF.replace("CAST(:claimed AS text[])", "s.claimed")}
+    WHERE s.digest = :digest AND least(s.expires_at, t.expires_at) > now() AND t.revoked_at IS NULL
+""").bindparams(bindparam("digest"))
+
 _BY_NAME = text(f"{_WHO} FROM principals u {_OF} WHERE u.kind = 'user' AND u.name = :name")
 
 _FIRST_SEEN = text("""
@@ -97,6 +106,11 @@ _CREATOR = text("""
 async def by_token(connection: AsyncConnection, digest: bytes) -> Row[Any] | None:
     """The user of a token that can be used now."""
     return (await connection.execute(_BY_TOKEN, {"digest": digest, "claimed": []})).one_or_none()
+
+
+async def by_session(connection: AsyncConnection, digest: bytes) -> Row[Any] | None:
+    """The user of a session that has not ended."""
+    return (await connection.execute(_BY_SESSION, {"digest": digest})).one_or_none()
 
 
 async def by_name(connection: AsyncConnection, name: str, claimed: Sequence[str] = ()) -> Row[Any] | None:

@@ -1,12 +1,12 @@
 """What is secret of an identity: tokens, of which only a hash is kept, and passwords, which are hashed slowly."""
 
-import base64
 import hashlib
 import hmac
 import re
 import secrets
 
 _TOKEN = re.compile(r"rmt_[A-Za-z0-9_-]{43}")
+_SESSION = re.compile(r"rms_[A-Za-z0-9_-]{43}")
 _SHOWN = 12  # characters of a token that are kept, for people to tell tokens apart
 
 # 16 MiB and some 50 ms for one guess.
@@ -15,11 +15,20 @@ _N, _R, _P = 2**14, 8, 1
 
 def new_token() -> str:
     """256 random bits, and letters in front by which a scanner for secrets knows one of ours."""
-    return "rmt_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+    return "rmt_" + secrets.token_urlsafe(32)
 
 
 def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
+
+
+def new_session() -> str:
+    """As much chance as in a token, and other letters: neither can be taken for the other."""
+    return "rms_" + secrets.token_urlsafe(32)
+
+
+def is_session(text: str) -> bool:
+    return _SESSION.fullmatch(text) is not None
 
 
 def prefix(token: str) -> str:

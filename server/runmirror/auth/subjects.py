@@ -384,6 +384,8 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         GET /api/runmirror/v1/tokens
         POST /api/runmirror/v1/tokens
         DELETE /api/runmirror/v1/tokens/{token_id}
+        GET /api/runmirror/v1/sessions
+        DELETE /api/runmirror/v1/sessions/{session_id}
         GET /api/2.0/mlflow/users/get
         GET /api/2.0/mlflow/users/current
         PATCH /api/2.0/mlflow/users/update-password

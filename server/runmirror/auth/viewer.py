@@ -19,7 +19,9 @@ class Viewer:
     reads_all_experiments: bool
     reads_all_models: bool
     token_id: int | None = None
-    expires_in_s: float | None = None  # of the token, when the database was asked
+    session_id: int | None = None
+    shown: str = ""  # for people, where the name says little
+    expires_in_s: float | None = None  # of token or session, when the database was asked
 
     @property
     def reads_all(self) -> bool:

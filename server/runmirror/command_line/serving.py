@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -49,7 +50,7 @@ _GRACE_S = 25  # what a request in flight gets at SIGTERM
 def serve(**flags: Any) -> None:
     """Serve the tracking API, with the mirror worker beside it."""
     from runmirror.door.origins import who_may_call
-    from runmirror.hot.one_write import OneWriteProtocol
+    from runmirror.door.patience import Patience, PatientProtocol
     from runmirror.metrics.shared import shared_counts
     from runmirror.supervisor import worker_process
     from runmirror.webhooks.secrets import kept_key
@@ -83,7 +84,7 @@ def serve(**flags: Any) -> None:
                 log_level="warning",
                 log_config=None,  # its lines go where ours go
                 access_log=False,
-                http=OneWriteProtocol,
+                http=partial(PatientProtocol, patience=Patience(settings.client_timeout.total_seconds())),  # type: ignore[arg-type]  # it is called
                 timeout_graceful_shutdown=_GRACE_S,
                 server_header=False,
                 ws="none",

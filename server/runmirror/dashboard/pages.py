@@ -1,11 +1,13 @@
 """Templates into answers: everything escaped, nothing from elsewhere, no scripts."""
 
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from fastapi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from runmirror.auth.permits import current
 from runmirror.dashboard import pictures, words
 from runmirror.mirror.overview import web_address
 
@@ -30,9 +32,12 @@ STATIC = {
 }
 
 
-def page(request: Request, template: str, *, depth: int, status: int = 200, **values: Any) -> Response:
+def page(
+    request: Request, template: str, *, depth: int, status: int = 200, headers: Mapping[str, str] | None = None,
+    **values: Any,
+) -> Response:  # fmt: skip
     """A page that lies `depth` folders below the root: its links are relative, so any prefix will do."""
-    body = _templates.get_template(template).render(root="../" * depth or "./", **values)
+    body = _templates.get_template(template).render(root="../" * depth or "./", viewer=current().viewer, **values)
     policy = _POLICY + _FRAMED_BY[request.app.state.settings.x_frame_options]
-    headers = {**_HEADERS, "Content-Security-Policy": policy}
-    return Response(body, status, headers, media_type="text/html")
+    told = {**_HEADERS, **(headers or {}), "Content-Security-Policy": policy}
+    return Response(body, status, told, media_type="text/html")

@@ -35,6 +35,22 @@ class AddressTooLong(BadRequest):
     status = 414
 
 
+class HeadTooLong(BadRequest):
+    status = 431
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The head of a request has at most {limit_bytes} bytes.")
+
+
+class TooSlow(RunmirrorError):
+    """Nothing was done; a client may come again, and MLflow's does."""
+
+    code, status = "REQUEST_TIMEOUT", 408
+
+    def __init__(self) -> None:
+        super().__init__("The request came too slowly (RUNMIRROR_CLIENT_TIMEOUT); nothing was done.")
+
+
 def _shown(text: str) -> str:
     """As much of it as a host or origin can be, and nothing that a page or a log would read otherwise."""
     return _UNPRINTABLE.sub("?", text[:200])

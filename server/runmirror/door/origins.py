@@ -6,6 +6,7 @@ which no page can make send anything.
 
 import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from runmirror.door.hosts import DEFAULT, LOOPBACK, Hosts, split_host
 from runmirror.settings import Settings
@@ -45,7 +46,8 @@ class Origins:
 
 def who_may_call(settings: Settings) -> tuple[Hosts, Origins]:
     """Under which names, and from which pages. Raises `ValueError` at settings that name no host or origin."""
-    hosts = Hosts(settings.allowed_hosts or (*DEFAULT, _listened_on(settings.host)))
+    named = settings.allowed_hosts or (*DEFAULT, _listened_on(settings.host))
+    hosts = Hosts((*named, urlsplit(settings.public_url).netloc) if settings.public_url else named)
     return hosts, Origins(settings.cors_allowed_origins)
 
 

@@ -14,7 +14,7 @@ from runmirror.tables.evaluation_datasets import (
     evaluation_datasets,
 )
 from runmirror.tables.experiments import adopted_experiments, experiment_tags, experiments
-from runmirror.tables.identity import grants, memberships, principals, tokens
+from runmirror.tables.identity import grants, memberships, principals, sessions, tokens
 from runmirror.tables.imports import import_sources, imported
 from runmirror.tables.logged_models import (
     logged_model_metrics,
@@ -108,6 +108,7 @@ __all__ = [
     "runs",
     "scorer_versions",
     "scorers",
+    "sessions",
     "spans",
     "tags",
     "tokens",

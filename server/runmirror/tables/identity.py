@@ -1,6 +1,7 @@
-"""Who may call, and what they may do: users and groups, their tokens, and what each was granted."""
+"""Who may call, and what they may do: users and groups, their tokens and sessions, and what each was granted."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -56,6 +57,26 @@ tokens = Table(
     Column("revoked_at", DateTime(timezone=True)),
     Column("last_used_at", DateTime(timezone=True)),
     Index("ix_tokens_user_id", "user_id"),
+)
+
+# Of a browser that was signed in, with its cookie's SHA-256. One that a token was pasted for ends with that token.
+# `claimed`: roles and groups that the identity provider told of; `is_admin`: whether its admins' role was among them.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", BigInteger, Identity(start=1), primary_key=True),
+    Column("user_id", BigInteger, ForeignKey("principals.principal_id", ondelete="CASCADE"), nullable=False),
+    Column("token_id", BigInteger, ForeignKey("tokens.token_id", ondelete="CASCADE")),
+    Column("way", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("claimed", ARRAY(Text), nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("way IN ('token', 'password', 'oidc')", name="way"),
+    Index("ix_sessions_user_id", "user_id"),
+    Index("ix_sessions_token_id", "token_id"),
+    Index("ix_sessions_expires_at", "expires_at"),
 )
 
 # `resource_id` -1 is every resource of the kind. `level`: -1 denies whatever else is granted, 0 nothing, 1 reader,
