@@ -1,4 +1,4 @@
-"""The recipe for a backup and its restore in the README, carried out."""
+"""The recipe for a backup and its restore in docs/operate.md, carried out."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from runmirror.app import create_app
 from runmirror.settings import Settings
 
 API = "/api/2.0/mlflow"
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "operate.md"
 
 
 async def everything(client: httpx.AsyncClient, run_id: str) -> list[str]:
@@ -53,9 +53,9 @@ async def test_what_was_backed_up_while_it_served_is_all_there_after_the_restore
     assert settings.database_url is not None
     restored = make_url(settings.database_url).set(database="restored").render_as_string(hide_password=False)
     dump, forget = str(tmp_path / "runmirror.dump"), "UPDATE mirrors SET lease_token = NULL"
-    readme = README.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     for told in ("pg_dump --format=custom --file=runmirror.dump", "pg_restore --no-owner --dbname=", forget):
-        assert told in readme, "the recipe that is told is the one that is tested"
+        assert told in page, "the recipe that is told is the one that is tested"
     of_wheel("pg_dump", "--format=custom", f"--file={dump}", settings.database_url)
     shutil.copytree(settings.artifact_root, tmp_path / "restored" / "artifacts")
     of_wheel("psql", settings.database_url, "--command", "CREATE DATABASE restored")

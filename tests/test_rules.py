@@ -81,10 +81,10 @@ def test_every_mlflow_route_has_its_ajax_twin(tmp_path: Path) -> None:
     assert {path.replace("/api/", "/ajax-api/", 1) for path in served} <= paths
 
 
-def test_every_setting_stands_in_the_readme_with_its_environment_name() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_every_setting_stands_in_its_page_with_its_environment_name() -> None:
+    page = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
     names = {f"RUNMIRROR_{name.upper()}" for name in Settings.model_fields if not name.startswith("azure_storage")}
-    assert {name for name in names if f"`{name}`" not in readme} == set()
+    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 def test_every_promise_of_the_readme_has_its_test() -> None:

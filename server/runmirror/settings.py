@@ -42,7 +42,7 @@ def _env(name: str, *fallbacks: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """What one process of runmirror is told; README has the same table."""
+    """What one process of runmirror is told; docs/settings.md has the same table."""
 
     model_config = SettingsConfigDict(env_prefix="RUNMIRROR_", frozen=True, extra="ignore")
 

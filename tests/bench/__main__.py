@@ -35,7 +35,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="length of a round of a rate")
 @click.option("--without", multiple=True, type=click.Choice([MIRRORED, MLFLOW, FASTTRACKML]), help="leave this out")
 @click.option("--workers", type=int, help="API processes of runmirror (default: what it chooses)")
-@click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in the README")
+@click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in docs/benchmarks.md")
 def main(
     *, chosen: tuple[str, ...], rounds: int, seconds: int, without: tuple[str, ...], workers: int | None, keep: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the benches draw and write: SVG legible on light and dark pages, JSON beside it, the README's part."""
+"""What the benches draw and write: SVG legible on light and dark pages, JSON beside it, the page's part."""
 
 import json
 import math
@@ -108,9 +108,9 @@ def write(folder: Path, name: str, run: Mapping[str, Any], svg: str) -> None:
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
-def into_readme(readme: Path, part: str, markdown: str) -> None:
+def into_page(page: Path, part: str, markdown: str) -> None:
     """Between the two marks of this part."""
     begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    before, rest = page.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    readme.write_text(f"{before}{begin}\n{markdown}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{markdown}\n{end}{after}", encoding="utf-8")

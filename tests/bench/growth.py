@@ -22,7 +22,7 @@ from typing import Any
 import click
 import httpx
 
-from tests.bench.drawing import Panel, into_readme, number, panels, write
+from tests.bench.drawing import Panel, into_page, number, panels, write
 from tests.bench.machine import commit, machine
 from tests.bench.multiply import multiply
 from tests.bench.postgres import postgres
@@ -71,7 +71,7 @@ def _sizes(_: click.Context, __: click.Parameter, told: str) -> list[int]:
 @click.option("--row", "chosen", multiple=True, type=click.Choice(_NAMES), help="only this row")
 @click.option("--rounds", default=2, show_default=True, help="rounds of each row; the median counts")
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="length of a round of a rate")
-@click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in the README")
+@click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in docs/benchmarks.md")
 def main(
     *, runs: list[int], points: list[int], large: bool, chosen: tuple[str, ...], rounds: int, seconds: int, keep: bool
 ) -> None:
@@ -100,7 +100,7 @@ def main(
     click.echo(table(run))
     if keep:
         write(RESULTS, "growth", run, plot(run))
-        into_readme(RESULTS.parents[1] / "README.md", "growth", table(run))
+        into_page(RESULTS.parent / "benchmarks.md", "growth", table(run))
     grown = [f"{row['title']} ({axis})" for axis in found for row in run["rows"] if verdict(run, axis, row) is False]
     click.echo(f"grows too fast: {'; '.join(grown)}" if grown else "nothing grows too fast", err=True)
     sys.exit(bool(grown))

@@ -22,7 +22,7 @@ from typing import Any
 import click
 import httpx
 
-from tests.bench.drawing import into_readme, number, write_json
+from tests.bench.drawing import into_page, number, write_json
 from tests.bench.load import SCRIPTS, environment, wrk
 from tests.bench.machine import commit, machine
 from tests.bench.postgres import postgres
@@ -54,7 +54,7 @@ class Beside:
 @click.option("--connections", default=500, show_default=True)
 @click.option("--times", default=2.0, show_default=True, help="how much more is asked for than can be done")
 @click.option("--seconds", type=click.IntRange(1), default=8, show_default=True, help="length of a flood")
-@click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in the README")
+@click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in docs/benchmarks.md")
 def main(*, chosen: tuple[str, ...], connections: int, times: float, seconds: int, keep: bool) -> None:
     """Measure; exit code 1 when something broke, was lost or was starved."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended
@@ -77,7 +77,7 @@ def main(*, chosen: tuple[str, ...], connections: int, times: float, seconds: in
     click.echo(table(run))
     if keep:
         write_json(RESULTS, "overload", run)
-        into_readme(RESULTS.parents[1] / "README.md", "overload", table(run))
+        into_page(RESULTS.parent / "benchmarks.md", "overload", table(run))
     wrong = [f"{flood['title']}: {what}" for flood in found for what in flood["wrong"]]
     click.echo("; ".join(wrong) or "nothing broke, was lost or was starved", err=True)
     sys.exit(bool(wrong))

@@ -1,9 +1,9 @@
-"""A run of the bench as a table and as a plot, for the README; the figures themselves stay beside them as JSON."""
+"""A run of the bench as a table and as a plot, for docs/benchmarks.md; the figures themselves stay beside them as JSON."""
 
 from pathlib import Path
 from typing import Any
 
-from tests.bench.drawing import drawing, into_readme, number, text, write
+from tests.bench.drawing import drawing, into_page, number, text, write
 from tests.bench.servers import FASTTRACKML, MIRRORED, MLFLOW, OURS
 
 NAMES = {
@@ -51,9 +51,9 @@ def plot(run: dict[str, Any]) -> str:
 
 
 def keep(run: dict[str, Any], folder: Path) -> None:
-    """Write `latest.json` and `latest.svg`, and put the table into the README."""
+    """Write `latest.json` and `latest.svg`, and put the table into the page."""
     write(folder, "latest", run, plot(run))
-    into_readme(folder.parents[1] / "README.md", "bench", table(run))
+    into_page(folder.parent / "benchmarks.md", "bench", table(run))
 
 
 def _figure(row: dict[str, Any], name: str) -> str:

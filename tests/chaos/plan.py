@@ -14,7 +14,7 @@ LIMITS = {"params": 14, "tags": 16, "metrics": 5}  # of the workspace, as the se
 TIMEOUT_S = 2.0  # of the worker's requests
 SETTLE_S = 0.5
 # Longer than a worker waits. One that is stopped cannot hang up: then Azure acts on the request all the same, so late.
-# What it does even later than timeout and settle is promised to nobody (README, Design): there is no idempotency key.
+# What it does even later than timeout and settle is promised to nobody (docs/design.md): there is no idempotency key.
 _HANG_S = TIMEOUT_S + 0.3
 assert _HANG_S < TIMEOUT_S + SETTLE_S
 

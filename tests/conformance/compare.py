@@ -39,7 +39,7 @@ ABSENT = object()
 class Deviation:
     """A difference we want: (status, error_code) of MLflow and of ours, and the reason.
 
-    Where one accepts what the other refuses, the README's table of endpoints says so (`endpoints.DIFFERENT`), unless it
+    Where one accepts what the other refuses, the table of endpoints in docs/mlflow.md says so (`endpoints.DIFFERENT`), unless it
     holds `everywhere`.
     """
 

@@ -1,4 +1,4 @@
-"""The README's table of MLflow's endpoints: `python -m tests.conformance.endpoints` writes it anew.
+"""The table of docs/mlflow.md of MLflow's endpoints: `python -m tests.conformance.endpoints` writes it anew.
 
 Which endpoints there are is read from the installed `mlflow`, which of them are not served from `unserved/table.py`;
 what is served with other answers stands in `DIFFERENT`: every endpoint of which the differential suite has a
@@ -23,7 +23,7 @@ from runmirror.unserved.table import UNSERVED
 from tests.server import clean_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "mlflow.md"
 BEGIN, END = "<!-- endpoints: begin -->\n", "<!-- endpoints: end -->\n"
 
 Endpoint = tuple[str, str]
@@ -136,12 +136,12 @@ def table() -> str:
     return "\n".join(["| Endpoint | | Why |", "|---|---|---|", *lines]) + "\n"
 
 
-def written(readme: str) -> str:
-    """The README with the table as it should be."""
-    before, _, rest = readme.partition(BEGIN)
+def written(page: str) -> str:
+    """The page with the table as it should be."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -12,7 +12,7 @@ from runmirror.routing import routes_of
 from runmirror.settings import Settings
 from runmirror.unserved.table import UNSERVED
 from tests.conformance.compare import Both
-from tests.conformance.endpoints import DIFFERENT, README, Endpoint, mlflows, shape, written
+from tests.conformance.endpoints import DIFFERENT, PAGE, Endpoint, mlflows, shape, written
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def test_what_is_served_differently_is_an_endpoint_of_mlflow_that_is_served(serv
     assert sorted(set(DIFFERENT) - (set(mlflows()) & set(served))) == []
 
 
-def test_the_readme_lists_every_endpoint() -> None:
+def test_the_page_lists_every_endpoint() -> None:
     """`python -m tests.conformance.endpoints` writes the list anew."""
-    readme = README.read_text(encoding="utf-8")
-    assert readme == written(readme)
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page)
 
 
 def test_probes_of_clients_are_answered_alike(both: Both) -> None:

@@ -28,9 +28,7 @@ async def link_workspace(
     try:
         linked = await link.link(engine, settings, settings.azureml_workspace, wish or Wish())
     except TargetError as error:
-        raise LinkFailedError(
-            f"{error} (nothing was changed; README, 'Link a workspace', lists what is needed)"
-        ) from error
+        raise LinkFailedError(f"{error} (nothing was changed; docs/azureml.md lists what is needed)") from error
     except LinkRefused as error:
         raise LinkFailedError(f"{error} (nothing was changed)") from error
     finally:
