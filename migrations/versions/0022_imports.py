@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(collation="C"), primary_key=True),
         sa.Column("target", sa.Text, nullable=False),
         sa.Column("fingerprint", sa.Text, nullable=False),
-        sa.Column("seq", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("seqs", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
         sa.Column("points", sa.BigInteger),
         sa.Column("artifact_uri", sa.Text, nullable=False, server_default=""),
         sa.Column("files", sa.Text),

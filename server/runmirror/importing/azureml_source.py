@@ -27,6 +27,7 @@ class AzureMLSource:
             host, workspace_id = parse_tracking_uri(uri)
         except ValueError as error:
             raise SourceError(str(error)) from error
+        self.workspace_id: str | None = workspace_id
         self.identity = f"azureml:{workspace_id.lower()}"
         self._tokens = Tokens(settings)
         self._client = AzureClient(settings, self._tokens)

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Row
 from runmirror.importing import check_queries, queries
 from runmirror.importing.entities import OldModel, OldRegisteredModel, OldRun, OldTrace
 from runmirror.importing.files import sizes
+from runmirror.importing.runs import wrote
 from runmirror.importing.source import Root, SourceError
 from runmirror.importing.task import Task, chosen_experiments
 from runmirror.run_ids import stored_id
@@ -65,8 +66,9 @@ class Check:
             files = await check_queries.files(connection, run_ids) if self._wish.artifacts else {}
         for run in page:
             note, row = known.get(run.run_id), here.get(stored_id(run.run_id))
-            if note is None or row is None:
+            if note is None:
                 self._report.differ("run", run.run_id, "it", there="there", here="not here")
+            if note is None or row is None:  # erased here since
                 continue
             self._run(run, row, note)
             if self._wish.artifacts:
@@ -79,17 +81,17 @@ class Check:
                 self._report.differ("run", run.run_id, what, there=there, here=here)
 
         same("experiment", self._experiments.get(run.experiment_id), row.experiment_id)
-        if row.info_seq <= note.seq:
+        if wrote(note.seqs, row.info_seq):
             for what in ("status", "start_time_ms", "end_time_ms", "user_id", "lifecycle_stage"):
                 same(what, getattr(run, what), getattr(row, what))
         if run.name:
-            same("name", run.name, row.name if row.info_seq <= note.seq else run.name)
+            same("name", run.name, row.name if wrote(note.seqs, row.info_seq) else run.name)
         params = row.params or {}
         for key in sorted(run.params.keys() | params.keys()):
-            if key in run.params or params[key][1] <= note.seq:
+            if key in run.params or wrote(note.seqs, params[key][1]):
                 same(f"param {key}", run.params.get(key), params.get(key, (None,))[0])
         tags = row.tags or {}
-        ours = {key for key, (_, seq) in tags.items() if seq > note.seq}
+        ours = {key for key, (_, seq) in tags.items() if not wrote(note.seqs, seq)}
         for key in sorted((run.tags.keys() | tags.keys()) - ours):
             if not key.startswith("runmirror.") and not (key == "mlflow.runName" and key not in run.tags):
                 same(f"tag {key}", run.tags.get(key), tags.get(key, (None,))[0])
@@ -97,12 +99,11 @@ class Check:
         for key, (value, timestamp_ms, step) in run.latest.items():
             told = [finite_or_nan(value), timestamp_ms, step]
             found = latest.get(key)
-            if found is None or found[3] <= note.seq:
+            if found is None or wrote(note.seqs, found[3]):
                 mine = None if found is None else [_number(found[0]), *found[1:3]]
                 same(f"last value of metric {key}", _shown(told), _shown(mine))
-        points = note.points if run.points is None else run.points
-        if (row.points or 0) < (points or 0) or (row.seq == note.seq and row.points != points):
-            same("number of points", points, row.points)
+        points = sum(number for seq, number in row.points or [] if wrote(note.seqs, seq))
+        same("number of points", note.points if run.points is None else run.points, points)
         same(
             "datasets", sorted((given.dataset.name, given.dataset.digest) for given in run.datasets),
             sorted(map(tuple, row.datasets or [])),

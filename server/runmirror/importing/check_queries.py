@@ -16,14 +16,15 @@ _RUNS = (
     LEFT JOIN (SELECT run_id, json_object_agg(key, json_build_array(value, seq)) AS params
         FROM params WHERE run_id = ANY (:run_ids) GROUP BY run_id) p USING (run_id)
     LEFT JOIN (SELECT run_id, json_object_agg(key, json_build_array(value, seq)) AS tags
-        FROM tags WHERE run_id = ANY (:run_ids) AND value IS NOT NULL GROUP BY run_id) t USING (run_id)
+        FROM tags WHERE run_id = ANY (:run_ids) GROUP BY run_id) t USING (run_id)
     LEFT JOIN (SELECT run_id, json_object_agg(key, json_build_array(
             CASE WHEN value = 'NaN' THEN NULL ELSE value END, timestamp_ms, step, seq)) AS latest
         FROM latest_metrics WHERE run_id = ANY (:run_ids) GROUP BY run_id) l USING (run_id)
-    LEFT JOIN (SELECT run_id, sum(points) AS points FROM (
-            SELECT run_id, count(*) AS points FROM metrics WHERE run_id = ANY (:run_ids) GROUP BY run_id
+    LEFT JOIN (SELECT run_id, json_agg(json_build_array(seq, points)) AS points FROM (
+            SELECT run_id, seq, count(*) AS points FROM metrics WHERE run_id = ANY (:run_ids) GROUP BY run_id, seq
             UNION ALL
-            SELECT run_id, sum(points) FROM metric_chunks WHERE run_id = ANY (:run_ids) GROUP BY run_id) AS both_kinds
+            SELECT run_id, seq, sum(points) FROM metric_chunks WHERE run_id = ANY (:run_ids) GROUP BY run_id, seq)
+            AS of_writes
         GROUP BY run_id) m USING (run_id)
     LEFT JOIN (SELECT i.run_id, json_agg(json_build_array(d.name, d.digest)) AS datasets
         FROM dataset_inputs i JOIN datasets d USING (dataset_id) WHERE i.run_id = ANY (:run_ids)
@@ -35,7 +36,7 @@ _RUNS = (
     WHERE r.run_id = ANY (:run_ids)
 """)
     .bindparams(bindparam("run_ids", type_=ARRAY(Uuid)))
-    .columns(params=JSON, tags=JSON, latest=JSON, datasets=JSON, model_inputs=JSON, model_outputs=JSON)
+    .columns(params=JSON, tags=JSON, latest=JSON, points=JSON, datasets=JSON, model_inputs=JSON, model_outputs=JSON)
 )
 
 _FILES = text("""
@@ -72,7 +73,8 @@ _TRACES = text("""
 
 
 async def runs(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID | None, Row[Any]]:
-    """By id; params and tags are `[value, seq]` by key, latest is `[value (None: NaN), timestamp_ms, step, seq]`."""
+    """By id; params and tags (deleted ones too) are `[value, seq]` by key, latest is `[value (None: NaN), timestamp_ms,
+    step, seq]`, points are pairs of a write and how many it wrote."""
     return {row.run_id: row for row in await connection.execute(_RUNS, {"run_ids": list(run_ids)})}
 
 

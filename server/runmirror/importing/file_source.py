@@ -30,6 +30,8 @@ _T = TypeVar("_T")
 class FileSource:
     """See `runmirror.importing.source.Source`."""
 
+    workspace_id: str | None = None
+
     def __init__(self, folder: Path, files: Files) -> None:
         self._root = folder.resolve()
         if not self._root.is_dir():

@@ -23,27 +23,28 @@ _SOURCE = text("""
 _KNOWN_SOURCE = text("SELECT source_id FROM import_sources WHERE name = :name")
 
 _KNOWN = text("""
-    SELECT key, target, fingerprint, seq, points, artifact_uri, files FROM imported
+    SELECT key, target, fingerprint, seqs, points, artifact_uri, files FROM imported
     WHERE source_id = :source_id AND kind = :kind AND key = ANY (:keys)
 """).bindparams(_array("keys", Text))
 
 _PAGE = text("""
-    SELECT key, target, fingerprint, seq, points, artifact_uri, files FROM imported
+    SELECT key, target, fingerprint, seqs, points, artifact_uri, files FROM imported
     WHERE source_id = :source_id AND kind = :kind AND key > :after ORDER BY key LIMIT :most
 """)
 
 _NOTE = text("""
-    INSERT INTO imported AS i (source_id, kind, key, target, fingerprint, seq, points, artifact_uri)
-    SELECT :source_id, :kind, g.key, g.target, g.fingerprint, g.seq, g.points, g.artifact_uri
-    FROM unnest(:keys, :targets, :fingerprints, :seqs, :points, :artifact_uris)
-        AS g (key, target, fingerprint, seq, points, artifact_uri)
+    INSERT INTO imported AS i (source_id, kind, key, target, fingerprint, seqs, points, artifact_uri)
+    SELECT :source_id, :kind, g.key, g.target, g.fingerprint,
+        CASE WHEN g.from_seq IS NULL THEN '{}' ELSE ARRAY[g.from_seq, g.to_seq] END, g.points, g.artifact_uri
+    FROM unnest(:keys, :targets, :fingerprints, :from_seqs, :to_seqs, :points, :artifact_uris)
+        AS g (key, target, fingerprint, from_seq, to_seq, points, artifact_uri)
     ORDER BY g.key
     ON CONFLICT (source_id, kind, key) DO UPDATE SET
-        target = excluded.target, fingerprint = excluded.fingerprint, seq = excluded.seq, points = excluded.points,
-        artifact_uri = excluded.artifact_uri, files = NULL, imported_at = now()
+        target = excluded.target, fingerprint = excluded.fingerprint, seqs = i.seqs || excluded.seqs,
+        points = excluded.points, artifact_uri = excluded.artifact_uri, files = NULL, imported_at = now()
 """).bindparams(
-    _array("keys", Text), _array("targets", Text), _array("fingerprints", Text), _array("seqs", Integer),
-    _array("points", BigInteger), _array("artifact_uris", Text),
+    _array("keys", Text), _array("targets", Text), _array("fingerprints", Text), _array("from_seqs", Integer),
+    _array("to_seqs", Integer),    _array("points", BigInteger), _array("artifact_uris", Text),
 )  # fmt: skip
 
 _NOTE_FILES = text("""
@@ -83,9 +84,13 @@ _LOCK_RUNS = text("""
     SELECT run_id, seq, info_seq, lifecycle_stage, deleted_time_ms FROM runs WHERE run_id = ANY (:run_ids)
     ORDER BY run_id FOR NO KEY UPDATE
 """).bindparams(_array("run_ids", Uuid))
-_ACTIVATE = text("""
-    UPDATE runs SET lifecycle_stage = 'active' WHERE run_id = ANY (:run_ids) AND lifecycle_stage <> 'active'
+_BEGIN = text("""
+    UPDATE runs SET seq = seq + 1, lifecycle_stage = 'active' WHERE run_id = ANY (:run_ids)
 """).bindparams(_array("run_ids", Uuid))
+    _array("run_ids", Uuid)
+)
+
+_MARK_BEHIND = text("SELECT runmirror_mark_behind_1(:run_ids)").bindparams(_array("run_ids", Uuid))
 
 _TAGS = text("""
     SELECT run_id, key, value, seq FROM tags WHERE run_id = ANY (:run_ids)
@@ -188,7 +193,8 @@ async def note(connection: AsyncConnection, source: int, kind: str, rows: Sequen
         "keys": [row["key"] for row in rows],
         "targets": [row["target"] for row in rows],
         "fingerprints": [row["fingerprint"] for row in rows],
-        "seqs": [row.get("seq", 0) for row in rows],
+        "from_seqs": [row.get("from_seq") for row in rows],
+        "to_seqs": [row.get("to_seq") for row in rows],
         "points": [row.get("points") for row in rows],
         "artifact_uris": [row.get("artifact_uri", "") for row in rows],
     }
@@ -229,9 +235,10 @@ async def create_runs(connection: AsyncConnection, runs: Sequence[tuple[UUID, st
 
 
 async def open_runs(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row[Any]]:
-    """Lock runs and make them active: `(run_id, seq, info_seq, lifecycle_stage, deleted_time_ms)` as they were."""
+    """Begin a write of each, and make it active: as it was, `(run_id, seq, info_seq, lifecycle_stage, deleted_time_ms)`."""
     found = {row.run_id: row for row in await connection.execute(_LOCK_RUNS, {"run_ids": list(run_ids)})}
-    await connection.execute(_ACTIVATE, {"run_ids": list(run_ids)})
+    await connection.execute(_BEGIN, {"run_ids": list(run_ids)})
+    await connection.execute(_MARK_BEHIND, {"run_ids": list(run_ids)})
     return found
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -17,6 +18,7 @@ from runmirror.importing.entities import OldRegisteredModel, OldVersion, fingerp
 from runmirror.importing.models import Written
 from runmirror.importing.rules import Refused
 from runmirror.mirror import model_queue
+from runmirror.mirror.own_tags import MIRROR_TAG
 from runmirror.registry import queries as registry_queries
 from runmirror.registry import rules as registry_rules
 from runmirror.registry.sources import PROMPT_PLACEHOLDERS
@@ -28,8 +30,10 @@ _OF_VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
 _RUNS = re.compile(r"runs:/([^/]+)(/.*)?")
 
 
-async def write(engine: AsyncEngine, source_id: int, model: OldRegisteredModel) -> Written:
+async def write(engine: AsyncEngine, source_id: int, model: OldRegisteredModel, *, mirror: bool) -> Written:
     """Bring it, if it is new or has changed. A version whose files are not here is refused, the others come."""
+    if not mirror:
+        model = msgspec.structs.replace(model, tags={**model.tags, MIRROR_TAG: "off"})
     told = Written()
     print_ = fingerprint(model)
     try:

@@ -29,6 +29,8 @@ _PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 class RestSource:
     """See `runmirror.importing.source.Source`."""
 
+    workspace_id: str | None = None
+
     def __init__(self, api: RestApi, identity: str) -> None:
         self.identity = identity
         self._api = api

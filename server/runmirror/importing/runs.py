@@ -166,12 +166,9 @@ class _Batch:
         self.rows = {
             one.run_id: one for one in self._all if one.run_id in self.created or one.run_id in self._before
         }  # fmt: skip
-        return [(one.run.run_id, self._why_not(one)) for one in self._all if one.run_id not in self.rows]
-
-    def _why_not(self, one: _Wanted) -> str:
-        if one.run.run_id in self._known:
-            return "it was imported before and has been erased here since"
-        return "a run of this id is here already and did not come from this source"
+        # One that was imported and has been erased here since does not come back.
+        why = "a run of this id is here already and did not come from this source"
+        return [(one.run.run_id, why) for one in new if one.run_id not in self.created]
 
     async def write_pairs(self) -> None:
         """Params and tags; a tag that was written or deleted here since stays as it is."""
@@ -179,9 +176,9 @@ class _Batch:
         gone: list[tuple[UUID, str]] = []
         if self._before:
             for run_id, rows in (await queries.tags_of(self._connection, list(self._before))).items():
-                upto = self._known[self.rows[run_id].run.run_id].seq
+                ours = self._known[self.rows[run_id].run.run_id].seqs
                 for row in rows:
-                    if row.seq > upto or (row.value is not None and row.value == tags[run_id].get(row.key)):
+                    if not wrote(ours, row.seq) or (row.value is not None and row.value == tags[run_id].get(row.key)):
                         tags[run_id].pop(row.key, None)
                     elif row.key not in tags[run_id] and row.seq > 0 and row.value is not None:
                         gone.append((run_id, row.key))
@@ -263,7 +260,8 @@ class _Batch:
             await queries.queue_runs(self._connection, list(self.created))
         notes = [
             {
-                "key": one.run.run_id, "target": run_id.hex, "fingerprint": one.print, "seq": seqs[run_id],
+                "key": one.run.run_id, "target": run_id.hex, "fingerprint": one.print,
+                "from_seq": self._from_seq(run_id), "to_seq": seqs[run_id],
                 "points": self._points_of(one), "artifact_uri": one.run.artifact_uri,
             }
             for run_id, one in self.rows.items()
@@ -272,7 +270,7 @@ class _Batch:
 
     def _row(self, one: _Wanted) -> dict[str, Any]:
         before, run = self._before.get(one.run_id), one.run
-        if before is not None and before.info_seq > self._known[run.run_id].seq:  # told otherwise here since
+        if before is not None and not wrote(self._known[run.run_id].seqs, before.info_seq):  # told otherwise here since
             stage, deleted_ms = before.lifecycle_stage, before.deleted_time_ms
             nothing = dict.fromkeys(("name", "user_id", "status", "start_time_ms", "end_time_ms"))
             return {"run_id": one.run_id, **nothing, "stage": stage, "deleted_time_ms": deleted_ms}
@@ -282,10 +280,19 @@ class _Batch:
             "deleted_time_ms": run.deleted_time_ms,
         }  # fmt: skip
 
+    def _from_seq(self, run_id: UUID) -> int:
+        before = self._before.get(run_id)
+        return 1 if before is None else int(before.seq) + 1
+
     def _points_of(self, one: _Wanted) -> int:
         if one.run.points is not None:
             return one.run.points
         return self._counted.get(one.run_id, 0)
+
+
+def wrote(seqs: Sequence[int], seq: int) -> bool:
+    """Whether an import made this write; `seqs` are those of `imported`."""
+    return any(first <= seq <= last for first, last in zip(seqs[::2], seqs[1::2], strict=True))
 
 
 def _is_same(known: Row[Any] | None, one: _Wanted) -> bool:

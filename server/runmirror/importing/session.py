@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from typing import TypeVar
 
 from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror.adoption.queries import link_id_of
 from runmirror.artifacts.service import Artifacts
 from runmirror.importing import experiments, models, queries, registry, traces
 from runmirror.importing.entities import OldExperiment, OldModel, OldRun, OldTrace
 from runmirror.importing.experiments import Experiments
 from runmirror.importing.files import FileCopier
 from runmirror.importing.runs import Runs
+from runmirror.importing.source import SourceError
 from runmirror.importing.task import Task, chosen_experiments
 
 _BATCH_RUNS = 100  # of one transaction
@@ -37,6 +40,7 @@ class Session:
         chosen = await chosen_experiments(self._source, self._wish)
         async with self._engine.begin() as connection:
             self._source_id = await queries.source_id(connection, self._name)
+            await self._refuse_a_circle(connection)
         here = await self._experiments(chosen)
         ids = None if not self._wish.experiments else [one.experiment_id for one in chosen]
         await self._runs(here, ids)
@@ -53,6 +57,16 @@ class Session:
             async with self._engine.begin() as connection:
                 await queries.end_experiments(connection, here.to_delete)
         self._progress.end()
+
+    async def _refuse_a_circle(self, connection: AsyncConnection) -> None:
+        """What comes from a linked workspace would be sent back to it, as if it were new."""
+        workspace_id = self._source.workspace_id
+        if workspace_id is None or not self._wish.mirror:
+            return
+        if await link_id_of(connection, workspace_id) is not None:
+            raise SourceError(
+                "this workspace is linked here, so its runs would be copied back into it: import them with --no-mirror"
+            )
 
     async def _experiments(self, chosen: Sequence[OldExperiment]) -> Experiments:
         self._progress.phase("experiments", len(chosen))
@@ -124,7 +138,7 @@ class Session:
         self._report.count("registered models", new=0)
         # One after the other: a version's source may be a version of another one.
         async for model in self._source.registered_models():
-            told = await registry.write(self._engine, self._source_id, model)
+            told = await registry.write(self._engine, self._source_id, model, mirror=self._wish.mirror)
             self._progress.advance(1)
             self._tell("registered models", "registered_model", told)
 

@@ -48,6 +48,11 @@ class Source(Protocol):
         """Its address without credentials: the same one at every call."""
         ...
 
+    @property
+    def workspace_id(self) -> str | None:
+        """The ARM id of the Azure ML workspace that it is, if it is one."""
+        ...
+
     async def experiments(self) -> Sequence[OldExperiment]:
         """All of them, deleted ones too."""
         ...

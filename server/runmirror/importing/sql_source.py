@@ -31,6 +31,8 @@ _TOGETHER = 100_000  # points of runs that are read in one go, without an order
 class SqlSource:
     """See `runmirror.importing.source.Source`."""
 
+    workspace_id: str | None = None
+
     def __init__(self, url: str, files: Files) -> None:
         self.identity = identity_of(url)
         self._database: Database = open_database(url)

@@ -1,6 +1,7 @@
 """What was imported from other tracking servers, see `runmirror.importing`."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -35,8 +36,9 @@ imported = Table(
     Column("key", Text(collation="C"), primary_key=True),
     Column("target", Text, nullable=False),
     Column("fingerprint", Text, nullable=False),  # of what was read: the same again has not changed
-    # Of a run: `runs.seq` after its import. What stands at a higher one was written here since, and stays.
-    Column("seq", Integer, nullable=False, server_default="0"),
+    # Of a run: from which of its writes to which imports wrote it, pair after pair. What any other write has left was
+    # written here, and stays.
+    Column("seqs", ARRAY(Integer), nullable=False, server_default="{}"),
     Column("points", BigInteger),  # how many different metric points a run had there
     Column("artifact_uri", Text, nullable=False, server_default=""),  # where its files are there
     Column("files", Text),  # fingerprint of the list of its files, once all of them are here

@@ -1,0 +1,192 @@
+"""What another tracking server has is here after an import: once, whole, and again after it has changed."""
+
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runmirror.importing.source import SourceError
+from runmirror.settings import Settings
+from tests.importing.conftest import Import
+from tests.importing.old_server import OldServer, copy_of, multiply
+
+POINT = "(key, value, timestamp, step, is_nan, run_uuid) VALUES ('loss', 9.5, 9000, 50, 0, ?)"
+EVERYTHING = {
+    "experiments": {"new": 2, "into_ones_that_are_here": 1, "unchanged": 0},
+    "runs": {"new": 9, "changed": 0, "unchanged": 0, "points": 2524},
+    "files of runs": {"copied": 3, "bytes": 3001, "unchanged": 0},
+    "logged models": {"new": 1, "changed": 0, "unchanged": 0},
+    "files of models": {"copied": 1, "bytes": 12, "unchanged": 0},
+    "registered models": {"new": 2, "changed": 0, "unchanged": 0},
+    "traces": {"new": 3, "changed": 0, "unchanged": 0},
+    "compared": {"runs": 9, "files": 4, "logged_models": 1, "registered_models": 2, "versions": 4, "traces": 3},
+}
+
+
+@pytest.mark.parametrize("kind", ["server", "database", "folder"])
+async def test_everything_is_brought_once_from_a_server_its_database_or_a_folder(
+    old_places: tuple[OldServer, Path], import_all: Import, tmp_path: Path, kind: str
+) -> None:
+    server, files = old_places
+    options = {}
+    if kind == "server":
+        address = server.url
+    elif kind == "database":
+        address = f"sqlite:///{server.copied_database(tmp_path)}"
+        options = {"artifacts_from": server.artifacts}
+    else:
+        address = str(copy_of(files, tmp_path / "moved"))  # the addresses in it lead to where it was
+    planned = await import_all(address, dry_run=True, **options)
+    assert planned.counts["runs"]["new"] == 9
+    first = await import_all(address, **options)
+    assert first.lines[:-1] == []
+    assert (first.agrees, first.counts) == (True, EVERYTHING)
+    again = await import_all(address, **options)
+    assert again.agrees
+    assert again.counts["runs"] == {"new": 0, "changed": 0, "unchanged": 9, "points": 0}
+    assert again.counts["files of runs"] == {"copied": 0, "bytes": 0, "unchanged": 0}
+    assert {phase: numbers.get("new", 0) for phase, numbers in again.counts.items()}.keys() == EVERYTHING.keys()
+    assert sum(numbers.get("new", 0) + numbers.get("changed", 0) for numbers in again.counts.values()) == 0
+
+
+async def test_a_later_import_brings_what_has_changed_and_leaves_what_was_written_here(
+    old_server: OldServer, import_all: Import, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    database = old_server.copied_database(tmp_path)
+    address, options = f"sqlite:///{database}", {"artifacts_from": old_server.artifacts}
+    assert (await import_all(address, **options)).agrees
+    one, two, *_ = old_server.made["small_runs"]
+
+    async def write(path: str, **body: object) -> None:
+        answer = await client.post(f"/api/2.0/mlflow/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+
+    await write("runs/set-tag", run_id=one, key="stage", value="ours")
+    await write("runs/update", run_id=two, status="KILLED", end_time=5)
+    with sqlite3.connect(database) as db:
+        for statement, *values in (
+            ("UPDATE tags SET value = 'theirs' WHERE key = 'round' AND run_uuid = ?", one),
+            ("INSERT INTO tags (key, value, run_uuid) VALUES ('stage', 'theirs', ?)", one),
+            ("DELETE FROM tags WHERE key = 'temporary' AND run_uuid = ?", one),
+            ("INSERT INTO params (key, value, run_uuid) VALUES ('late', 'yes', ?)", one),
+            (f"INSERT INTO metrics {POINT}", one),
+            ("DELETE FROM latest_metrics WHERE key = 'loss' AND run_uuid = ?", one),
+            (f"INSERT INTO latest_metrics {POINT}", one),
+            ("UPDATE runs SET status = 'FAILED', end_time = 7 WHERE run_uuid IN (?, ?)", one, two),
+            ("UPDATE runs SET lifecycle_stage = 'active' WHERE run_uuid = ?", old_server.made["deleted_run"]),
+            ("INSERT INTO registered_model_aliases (name, alias, version) VALUES ('classifier', 'newest', 3)",),
+            ("UPDATE trace_tags SET value = 'no' WHERE key = 'reviewed'",),
+        ):
+            assert db.execute(statement, values).rowcount >= 1, statement
+    (new,) = multiply(database, 1, 1)
+
+    later = await import_all(address, **options)
+    assert (later.agrees, later.lines[:-1]) == (True, [])
+    assert later.counts["runs"] == {"new": 1, "changed": 3, "unchanged": 6, "points": 10 + 3}
+    assert later.counts["registered models"] == {"new": 0, "changed": 1, "unchanged": 1}
+    assert later.counts["traces"] == {"new": 0, "changed": 1, "unchanged": 2}
+
+    async def run(run_id: str) -> dict[str, dict[str, object]]:
+        found = (await client.get("/api/2.0/mlflow/runs/get", params={"run_id": run_id})).json()["run"]
+        data = {name: {pair["key"]: pair["value"] for pair in found["data"].get(name, [])} for name in found["data"]}
+        return {**data, "info": found["info"]}
+
+    first, second = await run(one), await run(two)
+    assert (first["tags"]["stage"], first["tags"]["round"]) == ("ours", "theirs")
+    assert "temporary" not in first["tags"]
+    assert (first["params"]["late"], first["metrics"]["loss"]) == ("yes", 9.5)
+    assert (first["info"]["status"], first["info"]["end_time"]) == ("FAILED", 7)
+    assert (second["info"]["status"], second["info"]["end_time"]) == ("KILLED", 5)
+    assert (await run(old_server.made["deleted_run"]))["info"]["lifecycle_stage"] == "active"
+    assert (await run(new))["metrics"]["m"] == 3.0
+
+
+async def test_what_cannot_be_brought_is_told_and_the_rest_comes(
+    old_server: OldServer, import_all: Import, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    database = old_server.copied_database(tmp_path)
+    long, nul, _, away = old_server.made["small_runs"][:4]
+    with sqlite3.connect(database) as db:
+        db.execute("INSERT INTO params (key, value, run_uuid) VALUES ('text', ?, ?)", ["x" * 6001, long])
+        db.execute("UPDATE tags SET value = ? WHERE key = 'round' AND run_uuid = ?", ["a\0b", nul])
+        db.execute("UPDATE runs SET artifact_uri = 's3://bucket/there' WHERE run_uuid = ?", [away])
+        db.execute("UPDATE runs SET artifact_uri = '/etc' WHERE run_uuid = ?", [old_server.made["default_run"]])
+    # The same run, from another source; and a registered model of the same name.
+    await import_all(f"sqlite:///{database}", source_name="other", experiments=["Default"], verify=False)
+    made = await client.post("/api/2.0/mlflow/registered-models/create", json={"name": "classifier"})
+    assert made.status_code == 200
+
+    told = await import_all(f"sqlite:///{database}", artifacts_from=old_server.artifacts, verify=False)
+    assert not told.agrees
+    reasons = {line["id"]: line["reason"] for line in told.told("refused")}
+    assert reasons == {
+        long: "the value of its param 'text' has 6001 characters, of at most 6000",
+        nul: "it holds a text with a NUL character",
+        old_server.made["default_run"]: "a run of this id is here already and did not come from this source",
+        away: "its files are at s3://bucket/there: name the server that reaches them, or the folder that it serves, "
+        "with --artifacts-from",
+        "classifier": "a registered model of this name is here already and did not come from this source",
+    }
+    assert told.counts["runs"]["new"] == 6
+    with pytest.raises(SourceError, match="no file"):
+        await import_all("sqlite:////nowhere/none.db")
+
+
+async def test_a_planted_difference_is_found_and_named(
+    old_server: OldServer, import_all: Import, engine: AsyncEngine
+) -> None:
+    await import_all(old_server.url, verify=False)
+    run_id = old_server.made["run"]
+    async with engine.begin() as connection:
+        for statement in (
+            "UPDATE latest_metrics SET value = 0.75 WHERE key = 'back'",
+            "DELETE FROM metric_chunks WHERE first_step = 1000",
+            "UPDATE params SET value = '0.2' WHERE key = 'lr'",
+            "DELETE FROM tags WHERE key = 'colour'",
+            "UPDATE artifacts SET size_bytes = 2 WHERE path = 'files/a.txt'",
+            "DELETE FROM spans WHERE name = 'answer'",
+            "UPDATE registered_model_aliases SET version = 2 WHERE alias = 'champion'",
+        ):
+            assert (await connection.execute(text(statement))).rowcount >= 1, statement
+    found = await import_all(old_server.url, verify_only=True)
+    assert not found.agrees
+    of_run = {line["what"]: (line["source"], line["here"]) for line in found.told("different") if line["id"] == run_id}
+    assert of_run == {
+        "last value of metric back": (["5.0", 50, 5], ["0.75", 50, 5]),
+        "number of points": (2508, 1508),
+        "param lr": ("0.1", "0.2"),
+        "tag colour": ("blé", None),
+        "file files/a.txt": (1, 2),
+    }
+    kinds = [line["kind"] for line in found.told("different") if line["id"] != run_id]
+    assert sorted(kinds) == ["registered_model", "trace", "trace", "trace"]
+
+
+async def test_a_folder_that_is_no_run_s_is_never_read(
+    old_server: OldServer, import_all: Import, tmp_path: Path
+) -> None:
+    database = old_server.copied_database(tmp_path)
+    run_id = old_server.made["default_run"]
+    outside = tmp_path / "secret"
+    outside.write_text("secret")
+    folder = tmp_path / run_id / "artifacts"
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to(outside)
+    (folder / "plain.txt").write_text("plain")
+    with sqlite3.connect(database) as db:
+        db.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [str(folder), run_id])
+    told = await import_all(f"sqlite:///{database}", experiments=["Default"])
+    assert (told.agrees, told.counts["files of runs"]["copied"]) == (True, 1)
+
+
+async def test_runs_may_be_kept_out_of_the_mirror(
+    old_server: OldServer, import_all: Import, engine: AsyncEngine, settings: Settings
+) -> None:
+    await import_all(old_server.url, mirror=False, artifacts=False, traces=False)
+    asked = text("SELECT value, count(*) FROM tags WHERE key = 'runmirror.mirror' GROUP BY 1")
+    async with engine.connect() as connection:
+        rows = await connection.execute(asked)
+        assert rows.all() == [("off", 9)]
