@@ -35,10 +35,9 @@ def workspace(open_folder: Path) -> Iterator[EmulatorProcess]:
 
 
 def block(part: str) -> str:
-    """The one block of commands of the page that has this in it."""
+    """The first block of commands of the page that has this in it."""
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    (found,) = [text for text in blocks if part in text]
-    return found
+    return str(next(text for text in blocks if part in text))
 
 
 def bash(commands: str, environment: dict[str, str]) -> str:
