@@ -29,7 +29,7 @@ config = ScriptRunConfig(str(HERE), "train.py", compute_target=options.compute, 
 if options.dry_run:
     run = config.run_config
     told = {
-        "script": run.script,
+        "script": config.script,
         "target": run.target,
         "environment_variables": run.environment.environment_variables,
         "packages": list(run.environment.python.conda_dependencies.pip_packages),

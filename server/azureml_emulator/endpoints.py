@@ -96,7 +96,11 @@ def _write_deployment(emulator: Emulator, endpoint: OnlineEndpoint, deployment: 
         "tags": deployment.tags,
         "sku": deployment.sku,
         "kind": "Managed",
-        "properties": {**deployment.properties, "provisioningState": _provisioning(deployment.operation)},
+        "properties": {
+            "scaleSettings": {"scaleType": "Default"},
+            **deployment.properties,
+            "provisioningState": _provisioning(deployment.operation),
+        },
     }
 
 

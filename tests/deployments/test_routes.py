@@ -52,6 +52,9 @@ async def test_a_deployment_is_an_operation_that_is_listed_looked_at_and_deleted
     assert (await client.get(one)).json() == made
     assert [each["name"] for each in (await client.get(API)).json()["deployments"]] == ["prices-live"]
     assert (await client.get(API, params={"name": "other"})).json()["deployments"] == []
+    page = (await client.get("/mirror")).text
+    assert "Deployed models" in page
+    assert "prices-live<br>online-endpoint" in page
 
     taken = await client.post(API, json=ASKED)
     assert (taken.status_code, taken.json()["error_code"]) == (400, "INVALID_STATE")

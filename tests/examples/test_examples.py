@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from runmirror.__main__ import main
 from tests.adoption.test_job import HERE as ADOPTION
 from tests.adoption.test_job import of_job, said
 from tests.azureml_emulator.conftest import azureml_python
@@ -81,9 +83,13 @@ def check(run: Json, *, name: str, loss: float) -> None:
     assert {one["key"]: one["value"] for one in run["data"]["metrics"]}["loss"] == pytest.approx(loss)
 
 
-def test_a_local_program_needs_two_variables(place: Place) -> None:
+def test_a_local_program_needs_two_variables_and_its_run_is_read_back_through_azureml_core(
+    place: Place, azureml_python: Path
+) -> None:
     run_id = run_of([sys.executable, str(EXAMPLES / "local/train.py")], place.client(), place.folder)
     check(place.run(run_id), name="local", loss=0.2)
+    loss = [1 / (step + 1) for step in range(5)]
+    read_back(place, azureml_python, run_id, experiment="examples", status="Completed", loss=loss)
 
 
 def test_the_github_workflow_does_what_its_last_step_says(place: Place) -> None:
@@ -104,7 +110,7 @@ def test_curl_needs_two_variables(place: Place) -> None:
     check(place.run(run_id), name="curl", loss=0.5)
 
 
-def test_the_java_client_needs_two_variables(place: Place) -> None:
+def test_the_java_client_needs_one_variable(place: Place) -> None:
     if shutil.which("mvn") is None or shutil.which("java") is None:
         assert not REQUIRED, "RUNMIRROR_TEST_JAVA=required, and there is no mvn or no java"
         pytest.skip("LOUDLY: no mvn or no java here, so the Java example was not run (RUNMIRROR_TEST_JAVA=required)")
@@ -118,7 +124,9 @@ def test_the_java_client_needs_two_variables(place: Place) -> None:
         pytest.skip("LOUDLY: Maven Central cannot be reached, so the Java example was not run")
     assert built.returncode == 0, built.stdout[-3000:]
     command = ["java", "-cp", "target/train-1.jar:target/dependency/*", "example.Train"]
-    check(place.run(run_of(command, place.client(), project)), name="java", loss=1 / 3)
+    signed = place.server.url.replace("://", f"://ann:{place.token}@")
+    run_id = run_of(command, clean_environment({"MLFLOW_TRACKING_URI": signed}), project)
+    check(place.run(run_id), name="java", loss=1 / 3)
 
 
 def test_a_job_of_azure_ml_logs_to_its_own_run_and_azureml_core_reads_it_back(
@@ -131,14 +139,6 @@ def test_a_job_of_azure_ml_logs_to_its_own_run_and_azureml_core_reads_it_back(
     run_id = run_of([sys.executable, str(EXAMPLES / "azureml/train.py")], clean_environment(job), place.folder)
     assert run_id == born["run_id"]
     read_back(place, azureml_python, run_id, experiment="job-experiment", status="Running", loss=[1.0, 0.5, 1 / 3])
-
-
-def test_a_mirrored_run_is_read_back_through_azureml_core_with_a_link_to_the_studio(
-    place: Place, azureml_python: Path
-) -> None:
-    run_id = run_of([sys.executable, str(EXAMPLES / "local/train.py")], place.client(), place.folder)
-    loss = [1 / (step + 1) for step in range(5)]
-    read_back(place, azureml_python, run_id, experiment="examples", status="Completed", loss=loss)
 
 
 def read_back(
@@ -181,8 +181,8 @@ def test_the_job_of_azure_ml_is_described_for_both_sdks(place: Place, azureml_py
 
 def test_the_init_script_of_databricks_leads_a_notebook_to_the_server(place: Place) -> None:
     """In a root of its own: a stand-in for Databricks' layout, whose pip only notes what it is asked for."""
-    command = [sys.executable, "-m", "runmirror", "init-script", "databricks", "--tracking-uri", place.server.url + "/"]
-    printed = subprocess.run(command, env=clean_environment({}), capture_output=True, text=True, check=True).stdout
+    asked = ["init-script", "databricks", "--tracking-uri", place.server.url + "/"]
+    printed = CliRunner().invoke(main, asked, catch_exceptions=False).stdout
     subprocess.run(["bash", "-n"], input=printed, text=True, check=True)
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", "-"], input=printed, text=True, check=True)
@@ -197,8 +197,8 @@ def test_the_init_script_of_databricks_leads_a_notebook_to_the_server(place: Pla
     assert here.count(str(root)) == 3
     for _ in range(2):  # a node may run it again
         subprocess.run(["bash", "-c", here], check=True)
-    asked = (root / "pip.log").read_text().splitlines()
-    assert [line.split()[0] + line.split()[-1] for line in asked] == ["installrunmirror-client"] * 2
+    installed = (root / "pip.log").read_text().splitlines()
+    assert [line.split()[0] + line.split()[-1] for line in installed] == ["installrunmirror-client"] * 2
     assert (conf / "spark-env.sh").read_text().splitlines() == [
         "export KEPT=1", f"export RUNMIRROR_TRACKING_URI='{place.server.url}'",
     ]  # fmt: skip
@@ -214,6 +214,5 @@ def test_the_init_script_of_databricks_leads_a_notebook_to_the_server(place: Pla
 
 @pytest.mark.parametrize("address", ["ftp://x", "https://", "https://a b", "https://x/$(id)", "https://u:p@x", "x'"])
 def test_an_init_script_takes_no_address_that_a_shell_could_read_otherwise(address: str) -> None:
-    command = [sys.executable, "-m", "runmirror", "init-script", "databricks", "--tracking-uri", address]
-    done = subprocess.run(command, env=clean_environment({}), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
+    done = CliRunner().invoke(main, ["init-script", "databricks", "--tracking-uri", address])
+    assert (done.exit_code, done.stdout) == (2, "")

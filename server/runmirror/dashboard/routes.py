@@ -10,6 +10,7 @@ from runmirror.dashboard import queries, run_queries
 from runmirror.dashboard.origin import SameOrigin
 from runmirror.dashboard.pages import STATIC, page
 from runmirror.db import ReadConnection, WriteConnection
+from runmirror.deployments import queries as deployment_queries
 from runmirror.errors import EndpointNotFound, InvalidParameter, RunNotFound
 from runmirror.mirror.overflow import PATH
 from runmirror.mirror.overview import AGES, overview
@@ -24,6 +25,7 @@ _Refresh = Annotated[int, Query(ge=0, le=3600)]  # seconds; 0: never
 
 _REFRESH_S = 15
 _TROUBLED_SHOWN = 20
+_DEPLOYMENTS_SHOWN = 20
 _PAGE = 50
 _OVERFLOWS_SHOWN = 25  # of each kind
 
@@ -36,6 +38,7 @@ async def mirror_page(request: Request, connection: ReadConnection, refresh: _Re
         seen=await overview(connection),
         hour=await queries.last_hour(connection),
         troubled=await queries.troubled(connection, _TROUBLED_SHOWN),
+        deployments=await deployment_queries.newest(connection, name=None, ended=False, most=_DEPLOYMENTS_SHOWN),
         refresh_s=refresh,
     )  # fmt: skip
 

@@ -42,6 +42,7 @@ class Deployer:
         self._store = store
         self._open_target = open_target
         self._targets: dict[str, AzureMLTarget] = {}
+        self._opening = asyncio.Lock()
 
     async def run(self) -> None:
         """Until cancelled; nothing that goes wrong ends it before."""
@@ -126,9 +127,10 @@ class Deployer:
     async def _target(self, held: Deployment) -> AzureMLTarget:
         """The workspace, which is asked for with its address if it is linked still. Raises `TargetOutage`."""
         key = held.workspace_id.lower()
-        if key not in self._targets:
-            async with self._engine.connect() as connection:
-                linked = await read_links(connection)
-            link = next((one for one in linked if one.workspace_id.lower() == key), Link(held.workspace_id))
-            self._targets[key], _ = await self._open_target(self._settings, link)
-        return self._targets[key]
+        async with self._opening:
+            if key not in self._targets:
+                async with self._engine.connect() as connection:
+                    linked = await read_links(connection)
+                link = next((one for one in linked if one.workspace_id.lower() == key), Link(held.workspace_id))
+                self._targets[key], _ = await self._open_target(self._settings, link)
+            return self._targets[key]

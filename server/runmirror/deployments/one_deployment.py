@@ -27,6 +27,7 @@ TAG, MODEL_TAG = "runmirror.deployment", "runmirror.model"
 MAIN = "main"  # the one deployment of an endpoint of ours
 _CONDA = "conda.yaml"
 _LONGEST_CONDA = 1024**2
+_LONGEST_NAME = 200  # Resource Manager's tags hold 256 characters
 _AUTH_MODES = {Auth.KEY: "Key", Auth.TOKEN: "AMLToken", Auth.ENTRA: "AADToken"}
 _FAILED = {"Failed", "Canceled"}
 _STEPS = {
@@ -109,7 +110,8 @@ class OneDeployment:
 
     @property
     def tags(self) -> dict[str, str]:
-        return {TAG: str(self._held.deployment_id), MODEL_TAG: f"{self._held.model_name}/{self._held.version}"}
+        model = f"{self._held.model_name[:_LONGEST_NAME]}/{self._held.version}"
+        return {TAG: str(self._held.deployment_id), MODEL_TAG: model}
 
     async def conda(self) -> str:
         """The packages of the model, as MLflow wrote them beside it."""

@@ -6,7 +6,6 @@ Every call may be repeated: a PUT says how something is to be.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused, json_object
 from runmirror.mirror.azureml_services import words
@@ -94,7 +93,7 @@ class AzureEndpoints:
 
     async def failure(self, operation: str) -> str:
         """Why an operation failed, in Resource Manager's words; "" when it does not say, or has not."""
-        if urlsplit(operation).netloc != urlsplit(self._arm).netloc:
+        if not operation.startswith(f"{self._arm}/"):  # no other host is ever given a token
             return ""
         try:
             told = await self._client.call(self._guard, "GET", operation)
@@ -124,7 +123,6 @@ class AzureEndpoints:
         )
         json_object(answer, has_effect=False)
         operation = answer.headers.get("Azure-AsyncOperation")
-        # Its query may say more than a version; the host is compared before it is asked.
         return str(operation) if operation else None
 
 

@@ -4,7 +4,7 @@ import org.mlflow.api.proto.Service.RunStatus;
 import org.mlflow.tracking.ActiveRun;
 import org.mlflow.tracking.MlflowContext;
 
-/** MLflow's Java client: MLFLOW_TRACKING_URI says where to, MLFLOW_TRACKING_TOKEN who it is; nothing is set in code. */
+/** MLflow's Java client: MLFLOW_TRACKING_URI says where to and, as https://user:token@host, who it is. */
 public final class Train {
     private Train() {}
 
