@@ -68,10 +68,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def start_proxy(
-    port: int, hosts: tuple[str, ...], tls_port: int, recorder: Recorder
+    at: tuple[str, int], hosts: tuple[str, ...], tls_port: int, recorder: Recorder
 ) -> tuple[asyncio.Server, int]:
-    """Listen on loopback and say on which port."""
+    """Listen there and say on which port."""
     proxy = Proxy(hosts, tls_port, recorder)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=HEAD_LIMIT)
+    server = await asyncio.start_server(proxy.serve, *at, limit=HEAD_LIMIT)
     bound: int = server.sockets[0].getsockname()[1]
     return server, bound
