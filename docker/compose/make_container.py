@@ -6,6 +6,6 @@ from pathlib import Path
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 
-with BlobServiceClient.from_connection_string(Path("/secrets/storage").read_text()) as service:
-    with contextlib.suppress(ResourceExistsError):
-        service.create_container("artifacts")
+service = BlobServiceClient.from_connection_string(Path("/secrets/storage").read_text())
+with service, contextlib.suppress(ResourceExistsError):
+    service.create_container("artifacts")
