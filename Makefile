@@ -5,9 +5,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTS ?=
 WORKERS ?= 2
+# Parts of the suite that have a command of their own, because they install or build something first.
+SLOW := tests/clients tests/docker/live tests/helm/live tests/azure/live
+COMPOSE_VERSION := v2.32.4
+HELM_VERSION := v3.18.6
+KUBECONFORM_VERSION := v0.6.7
+TOFU_VERSION := v1.9.1
+# The fork of a library that OpenTofu is built with; `go install` of a program does not follow that.
+TOFU_HCL := github.com/hashicorp/hcl/v2@v2.20.1=github.com/opentofu/hcl/v2@v2.0.0-20240814143621-8048794c5c52
+# One package at a time: building these takes memory and, on two cores, minutes.
+GO_BUILD := GOBIN=$(CURDIR)/.tools GOFLAGS=-p=1 nice go install -ldflags='-s -w'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients chaos bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
+.PHONY: help demo test test-clients test-docker test-helm test-azure docker-engine chaos bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,10 +41,40 @@ demo: $(VENV)/.demo ## Train a model against runmirror and compare it with its c
 	$(BIN)/runmirror demo $(DEMO)
 
 test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),--ignore=tests/clients)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),$(SLOW:%=--ignore=%))
 
 test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.17 against one server
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
+
+test-docker: $(VENV)/.dev docker-engine .tools/docker-compose ## Build the image and run docker-compose.yml in an engine of its own (root, Debian; 5 minutes)
+	$(BIN)/python -m pytest tests/docker/live
+
+test-helm: $(VENV)/.dev .tools/helm .tools/kubeconform ## Render the chart over many values and judge it by Kubernetes' schemas (builds Helm first: needs Go)
+	$(BIN)/python -m pytest tests/helm
+
+test-azure: $(VENV)/.dev .tools/tofu ## Hold Bicep against Azure's SDK, and have OpenTofu read the Terraform (builds it first: needs Go)
+	$(BIN)/python -m pytest tests/azure
+
+docker-engine:
+	@command -v dockerd > /dev/null && command -v debootstrap > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends docker.io debootstrap) \
+		|| (echo "this needs a Docker engine: apt-get install docker.io debootstrap" >&2; exit 1)
+
+.tools/docker-compose:
+	$(GO_BUILD) github.com/docker/compose/v2/cmd@$(COMPOSE_VERSION)
+	mv .tools/cmd $@
+
+.tools/helm:
+	$(GO_BUILD) helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+.tools/tofu:
+	mkdir -p .tools/build-tofu
+	cd .tools/build-tofu && test -f go.mod || go mod init build
+	cd .tools/build-tofu && go mod edit -replace=$(TOFU_HCL) -require=github.com/opentofu/opentofu@$(TOFU_VERSION)
+	cd .tools/build-tofu && GOFLAGS=-p=1 nice go build -mod=mod -ldflags='-s -w' -o ../tofu github.com/opentofu/opentofu/cmd/tofu
+
+.tools/kubeconform:
+	$(GO_BUILD) github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
 
 chaos: $(VENV)/.dev ## Seeded faults, then source and workspace compared: make chaos SEEDS=200 [FIRST=n] [SEED=n] [LANES=2]
 	$(BIN)/python -W ignore -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) --lanes $(or $(LANES),2)
@@ -85,4 +125,4 @@ format: $(VENV)/.dev ## Put the code into the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environments and downloads
-	rm -rf $(VENV) .venv-azureml .venv-clients .venv-bench-mlflow .venv-bench-fasttrackml .azurite
+	rm -rf $(VENV) .venv-azureml .venv-azure-sdk .venv-clients .venv-bench-mlflow .venv-bench-fasttrackml .azurite .tools

@@ -19,6 +19,11 @@ from azureml_emulator.workspace import Workspace
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="azureml_emulator", description="A stand-in for one Azure ML workspace.")
     parser.add_argument("--host", default="127.0.0.1", help="only loopback is allowed")
+    parser.add_argument(
+        "--proxy-host",
+        default="127.0.0.1",
+        help="where the proxy listens; only for a network of containers of your own",
+    )
     parser.add_argument("--proxy-port", type=int, default=0, help="0 takes a free port")
     parser.add_argument("--control-port", type=int, default=0, help="0 takes a free port")
     parser.add_argument("--data-dir", type=Path, help="blobs and certificates; a temporary folder by default")
@@ -72,7 +77,7 @@ def _serve(options: argparse.Namespace, data_dir: Path) -> None:
         sys.stdout.flush()
 
     emulator = new_emulator(_workspace(options), data_dir, settings, others=options.beside, scores=options.score)
-    asyncio.run(server.run(emulator, options.proxy_port, options.control_port, announce))
+    asyncio.run(server.run(emulator, (options.proxy_host, options.proxy_port), options.control_port, announce))
 
 
 def main(arguments: list[str] | None = None) -> None:

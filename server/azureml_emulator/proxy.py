@@ -109,9 +109,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-async def start_proxy(port: int, leads: Leads, recorder: Recorder) -> tuple[asyncio.Server, int]:
-    """Listen on loopback and say on which port."""
+async def start_proxy(at: tuple[str, int], leads: Leads, recorder: Recorder) -> tuple[asyncio.Server, int]:
+    """Listen there and say on which port."""
     proxy = Proxy(leads, recorder)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=HEAD_LIMIT)
+    server = await asyncio.start_server(proxy.serve, *at, limit=HEAD_LIMIT)
     bound: int = server.sockets[0].getsockname()[1]
     return server, bound

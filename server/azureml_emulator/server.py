@@ -80,7 +80,9 @@ def _ready(emulator: Emulator, proxy_port: int, control_port: int, tls: TlsFiles
     }
 
 
-async def run(emulator: Emulator, proxy_port: int, control_port: int, announce: Callable[[Json], None]) -> None:
+async def run(
+    emulator: Emulator, proxy_at: tuple[str, int], control_port: int, announce: Callable[[Json], None]
+) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,7 +100,7 @@ async def run(emulator: Emulator, proxy_port: int, control_port: int, announce: 
     serving = [asyncio.ensure_future(server.serve(sockets=[listener])) for server, listener in servers]
     tls_port: int = tls_socket.getsockname()[1]
     leads = Leads(emulator.hosts, emulator.scoring_hosts, tls_port, plain_socket.getsockname()[1])
-    proxy, bound = await start_proxy(proxy_port, leads, emulator.recorder)
+    proxy, bound = await start_proxy(proxy_at, leads, emulator.recorder)
     announce(_ready(emulator, bound, control_socket.getsockname()[1], tls))
 
     await stop.wait()

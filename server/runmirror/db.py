@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runmirror.admission import Gate, Share
+from runmirror.database_url import engine_url
 from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
 from runmirror.hot.connections import Connections
 from runmirror.settings import Settings
@@ -38,7 +39,7 @@ def create_engine(
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError(f"runmirror needs Postgres: {url.get_backend_name()} is not supported (postgresql://…)")
     return create_async_engine(
-        url.set(drivername="postgresql+asyncpg"),
+        engine_url(database_url),
         pool_size=settings.db_pool_size + beside,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout.total_seconds(),

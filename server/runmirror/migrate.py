@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 from sqlalchemy import make_url
 
+from runmirror.database_url import engine_url
+
 if TYPE_CHECKING:  # alembic is imported by whoever migrates: a server that starts again need not wait for it
     from alembic.config import Config
 
@@ -32,7 +34,7 @@ def _config(database_url: str) -> "Config":
 
     config = Config()
     config.set_main_option("script_location", _location())
-    config.attributes["database_url"] = make_url(database_url).set(drivername="postgresql+asyncpg")
+    config.attributes["database_url"] = engine_url(database_url)
     return config
 
 

@@ -207,6 +207,9 @@ class Settings(BaseSettings):
     )
 
     mirror: bool = Field(True, description="`serve` runs a worker too")
+    worker_alive_file: Path | None = Field(
+        None, description="file that a worker touches every 10 s, by which a probe sees that it does not hang"
+    )
     mirror_source: str = Field(
         "runmirror", description="tag `runmirror.source` on runs in the workspace, e.g. the address of this server"
     )

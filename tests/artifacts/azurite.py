@@ -30,7 +30,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def start_azurite(folder: Path, *options: str) -> Iterator[str]:
     """The address of the account's Blob service."""
-    _install()
+    install()
     output = folder / "output.txt"
     command = [
         str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", "0", "--location", str(folder), "--skipApiVersionCheck",
@@ -45,7 +45,8 @@ def start_azurite(folder: Path, *options: str) -> Iterator[str]:
         child.wait()
 
 
-def _install() -> None:
+def install() -> None:
+    """Put Azurite where it is started from, unless it is there."""
     HOME.mkdir(exist_ok=True)
     with FileLock(HOME / ".lock"):
         if not PROGRAM.exists():

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from pathlib import Path
+from uuid import uuid4
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runmirror.mirror import pulse, throughput
 from runmirror.mirror.overview import Overview, overview
@@ -28,6 +30,23 @@ async def test_a_worker_is_seen_while_it_runs_and_takes_its_leave(engine: AsyncE
     await worker.stop()
     await running
     assert (await seen(engine)).workers == ()
+
+
+async def test_a_worker_touches_its_file_while_postgres_is_away_and_a_bad_place_does_not_end_it(tmp_path: Path) -> None:
+    nowhere = create_async_engine("postgresql+asyncpg://127.0.0.1:9/none")
+    alive = tmp_path / "alive"
+    lives = [
+        asyncio.create_task(pulse.pulse(nowhere, uuid4(), file)) for file in (alive, tmp_path / "no folder" / "alive")
+    ]
+    deadline = time.monotonic() + DEADLINE_S
+    while not alive.exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert not any(life.done() for life in lives)
+    for life in lives:
+        life.cancel()
+    await asyncio.gather(*lives, return_exceptions=True)
+    await nowhere.dispose()
 
 
 async def test_a_worker_that_fell_silent_is_gone_and_forgotten_after_a_day(engine: AsyncEngine, worker: Worker) -> None:

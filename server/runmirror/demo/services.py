@@ -64,6 +64,11 @@ def start_emulator(children: Children, folder: Path, environment: Mapping[str, s
     ]  # fmt: skip
     child = children.start("emulator", command, environment, essential=True)
     children.wait(announced.exists, child, "the emulator is starting", _START_S)
+    return read_workspace(announced)
+
+
+def read_workspace(announced: Path) -> Workspace:
+    """The workspace of an emulator that wrote this file."""
     ready: dict[str, Any] = json.loads(announced.read_text(encoding="utf-8"))
     return Workspace(
         proxy_url=ready["proxy_url"],
@@ -93,9 +98,9 @@ def start_server(
     return url, child
 
 
-def loopback_client(url: str) -> httpx.Client:
+def loopback_client(url: str, auth: tuple[str, str] | None = None) -> httpx.Client:
     """A client for our own server, whatever proxy the environment names."""
-    return httpx.Client(base_url=url, trust_env=False, timeout=10.0)
+    return httpx.Client(base_url=url, auth=auth, trust_env=False, timeout=10.0)
 
 
 def _stop_postgres(pid_file: Path) -> None:

@@ -65,7 +65,14 @@ class Demo:
     """One run of the demo, with what all of its steps need."""
 
     def __init__(
-        self, children: Children, folder: Path, environ: Mapping[str, str], *, azure_sdk: bool, port: int
+        self,
+        children: Children,
+        folder: Path,
+        environ: Mapping[str, str],
+        *,
+        azure_sdk: bool = False,
+        port: int = 0,
+        sign_in: tuple[str, str] | None = None,
     ) -> None:
         self._children = children
         self._folder = folder
@@ -73,6 +80,7 @@ class Demo:
         self._plain = plain_environment(environ)
         self._azure_sdk = azure_sdk
         self._port = port
+        self._sign_in = sign_in  # a user and a token, where the server asks for them
 
     def run(self, *, once: bool) -> int:
         """All steps; the answer is the exit code."""
@@ -88,9 +96,19 @@ class Demo:
         click.echo(f"   workspace  {workspace.arm_id}")
         url, server = start_server(self._children, self._folder, self._plain, workspace=workspace, port=self._port)
         click.echo(f"   runmirror  {url}  (Postgres, API and mirror worker)")
+        shown, code = self.log_and_compare(workspace, url, server)
+        if not once:
+            try:
+                click.echo(f"\nOpen {shown}   Ctrl-C ends it.")
+                self._children.serve()
+            except Stopped:
+                click.echo("\nstopping ...")
+        return code
 
+    def log_and_compare(self, workspace: Workspace, url: str, server: Child | None = None) -> tuple[str, int]:
+        """Train against the server at `url` and compare the run with its copy: the page to see, and the exit code."""
         click.echo(f"2  training with the plain mlflow client; all it is told is MLFLOW_TRACKING_URI={url}")
-        pages = _has_pages(url)
+        pages = self._has_pages(url)
         run_id = self._train(url, pages=pages)
 
         click.echo("3  waiting until the workspace has everything")
@@ -101,14 +119,12 @@ class Demo:
         compared = self._compare(workspace, run_id, source)
         click.echo(f"\n{mirror_time(source, mirrored_at)}")
         click.echo(f"The mirror of this run: {url}{_mirror_path(run_id)}")
-        code = exit_code(compared)
-        if not once:
-            try:
-                click.echo(f"\nOpen {url if pages else url + _mirror_path(run_id)}   Ctrl-C ends it.")
-                self._children.serve()
-            except Stopped:
-                click.echo("\nstopping ...")
-        return code
+        return url if pages else url + _mirror_path(run_id), exit_code(compared)
+
+    def _has_pages(self, url: str) -> bool:
+        """Whether this server has web pages to open."""
+        with loopback_client(url, self._sign_in) as http:
+            return http.get("/").status_code == 200
 
     def _train(self, url: str, *, pages: bool) -> str:
         environment = self._client_environment(url)
@@ -125,12 +141,15 @@ class Demo:
 
     def _client_environment(self, url: str) -> dict[str, str]:
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
-        return {**self._plain, **quiet, "MLFLOW_TRACKING_URI": url, "MPLCONFIGDIR": str(self._folder / "matplotlib")}
+        user, token = self._sign_in or ("", "")
+        known = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": token} if token else {}
+        places = {"MLFLOW_TRACKING_URI": url, "MPLCONFIGDIR": str(self._folder / "matplotlib")}
+        return {**self._plain, **quiet, **known, **places}
 
-    def _wait_for_mirror(self, url: str, server: Child, run_id: str) -> datetime:
+    def _wait_for_mirror(self, url: str, server: Child | None, run_id: str) -> datetime:
         """When the workspace had everything, by the server's clock. Raises `MirrorIncomplete`."""
         progress = Progress(click.echo, "mirroring")
-        with loopback_client(url) as http:
+        with loopback_client(url, self._sign_in) as http:
             while True:
                 self._children.check()
                 mirror = _mirror_of(http, run_id)
@@ -176,12 +195,6 @@ def mirror_time(source: Snapshot, mirrored_at: datetime) -> str:
     )
 
 
-def _has_pages(url: str) -> bool:
-    """Whether this server has web pages to open."""
-    with loopback_client(url) as http:
-        return http.get("/").status_code == 200
-
-
 def _show(source: Snapshot, target: Snapshot, title: str) -> Comparison:
     comparison = compare(source, target)
     click.echo(table(comparison, "runmirror, by mlflow client", title))
@@ -199,11 +212,11 @@ def _mirror_of(http: httpx.Client, run_id: str) -> dict[str, Any]:
     return mirror
 
 
-def _incomplete(mirror: Mapping[str, Any], passed_s: float, server: Child) -> MirrorIncomplete:
+def _incomplete(mirror: Mapping[str, Any], passed_s: float, server: Child | None) -> MirrorIncomplete:
     why = mirror.get("last_error") or "it gives no reason"
-    failure = server.failure("is still running")
+    failure = "" if server is None else f"\n{server.failure('is still running')}"
     return MirrorIncomplete(
-        f"after {passed_s:.0f} s the mirror of the run is {mirror.get('state', 'unknown')}: {why}\n{failure}"
+        f"after {passed_s:.0f} s the mirror of the run is {mirror.get('state', 'unknown')}: {why}{failure}"
     )
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 from contextlib import suppress
+from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import text
@@ -41,15 +42,24 @@ _FORGET_WORKERS = text("DELETE FROM mirror_workers WHERE seen_at < now() - inter
 _FORGET_LAG = text("DELETE FROM mirror_lag WHERE minute < now() - interval '1 day'")
 
 
-async def pulse(engine: AsyncEngine, worker_id: UUID) -> None:
-    """Beat until cancelled."""
+async def pulse(engine: AsyncEngine, worker_id: UUID, alive: Path | None = None) -> None:
+    """Beat until cancelled. The file `alive` is touched while Postgres is away too: a restart would not help that."""
     while True:
+        if alive is not None:
+            _touch(alive)
         try:
             async with engine.begin() as connection:
                 await beat(connection, worker_id)
         except DATABASE_ERRORS as error:
             log.warning("no sign of life left: %s", type(error).__name__)
         await asyncio.sleep(EVERY_S)
+
+
+def _touch(alive: Path) -> None:
+    try:
+        alive.touch()
+    except OSError as error:
+        log.warning("no sign of life left: %s", error)
 
 
 async def beat(connection: AsyncConnection, worker_id: UUID) -> None:

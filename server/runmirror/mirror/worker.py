@@ -58,7 +58,9 @@ class Worker:
         beside = [
             asyncio.create_task(listen(url, queue.CHANNEL, self._wake), name="listen for due runs"),
             asyncio.create_task(pending.watch(artifacts, self._settings.mirror_poll), name="pending uploads"),
-            asyncio.create_task(pulse.pulse(self._engine, self.worker_id), name="sign of life"),
+            asyncio.create_task(
+                pulse.pulse(self._engine, self.worker_id, self._settings.worker_alive_file), name="sign of life"
+            ),
             asyncio.create_task(
                 sample_now_and_then(self._settings, self._engine, self._tools.store), name="verify a sample"
             ),
