@@ -1,4 +1,4 @@
-"""A run of the bench as a table and as a plot, for docs/benchmarks.md; the figures themselves stay beside them as JSON."""
+"""A run of the bench as a table and as a plot, for docs/benchmarks.md; the figures stay beside them as JSON."""
 
 from pathlib import Path
 from typing import Any

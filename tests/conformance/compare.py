@@ -39,8 +39,8 @@ ABSENT = object()
 class Deviation:
     """A difference we want: (status, error_code) of MLflow and of ours, and the reason.
 
-    Where one accepts what the other refuses, the table of endpoints in docs/mlflow.md says so (`endpoints.DIFFERENT`), unless it
-    holds `everywhere`.
+    Where one accepts what the other refuses, the table of endpoints in docs/mlflow.md says so (`endpoints.DIFFERENT`),
+    unless it holds `everywhere`.
     """
 
     mlflow: tuple[int, str | None]

@@ -34,7 +34,8 @@ ELSEWHERE = {
     r"curl .*/api/runmirror/v1/deployments": "tests/deployments/test_routes.py",
     r"(pg_dump|pg_restore|createdb|psql|rsync)\b": "tests/test_restore.py",
     r"python tests/deployments": "tests/deployments/test_end_to_end.py",
-    r"(python |\(cd )?examples/": "tests/remote",
+    r"(python |cd )?examples/": "tests/examples",
+    r"cd azure/terraform|az bicep|tofu (fmt|init -backend=false|validate)": "tests/azure",
     r"(docker|docker-compose)\b|cp \.env": "tests/docker",
     r"(helm|kubectl|kubeconform)\b": "tests/helm",
 }

@@ -94,7 +94,7 @@ def test_what_is_told_of_links_copies_tokens_and_upkeep_works(stage: Stage) -> N
 @pytest.mark.parametrize(("page", "text"), list(blocks("python")), ids=lambda value: value[:40])
 def test_each_piece_of_python_runs(page: str, text: str, stage: Stage) -> None:
     if "azureml.core" in text:
-        pytest.skip("tests/remote runs it, in the environment of azureml-core")
+        pytest.skip("tests/examples runs it, in the environment of azureml-core")
     program = f"import mlflow\nmlflow.set_tracking_uri({stage.server.url!r})\n{text}"
     program = re.sub(r"https://tracking\.example|http://127\.0\.0\.1:5000", stage.server.url, program)
     done = subprocess.run(
