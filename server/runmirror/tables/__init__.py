@@ -14,6 +14,7 @@ from runmirror.tables.evaluation_datasets import (
 )
 from runmirror.tables.experiments import adopted_experiments, experiment_tags, experiments
 from runmirror.tables.identity import grants, memberships, principals, sessions, tokens
+from runmirror.tables.idle_runs import idle_runs
 from runmirror.tables.logged_models import (
     logged_model_metrics,
     logged_model_params,
@@ -70,6 +71,7 @@ __all__ = [
     "experiment_tags",
     "experiments",
     "grants",
+    "idle_runs",
     "latest_metrics",
     "logged_model_metrics",
     "logged_model_params",
