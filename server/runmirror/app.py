@@ -20,7 +20,7 @@ from runmirror.artifacts import direct_routes
 from runmirror.artifacts import routes as artifact_routes
 from runmirror.artifacts.small import MAX_BYTES, SmallUploads
 from runmirror.artifacts.store import create_store
-from runmirror.auth import people_routes
+from runmirror.auth import old_permissions_routes, people_routes
 from runmirror.auth import routes as auth_routes
 from runmirror.auth.gate import ask_permission
 from runmirror.auth.install import identifying
@@ -53,6 +53,7 @@ from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
 from runmirror.signin import routes as signin_routes
 from runmirror.signin import session_routes
+from runmirror.telemetry.install import open_tracing
 from runmirror.traces import routes as trace_routes
 from runmirror.ui import nothing, static, upload
 from runmirror.ui import routes as ui_routes
@@ -69,6 +70,7 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
     """The application production runs; `database_url` has been migrated already."""
+    tracing = open_tracing(settings, "runmirror")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -78,6 +80,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.gate = gate(settings)
         app.state.admitted = admitted(app, shares(app.state.gate))
         app.state.http_metrics.watch(app.state.engine)
+        if tracing is not None:
+            tracing.watch(app.state.engine)
         app.state.artifacts = create_store(settings)
         app.state.webhook_sender = Sender(settings)
         app.state.adoption = Adoption(app.state.engine, settings)
@@ -99,6 +103,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             await app.state.adoption.close()
             await app.state.webhook_sender.close()
             await app.state.artifacts.close()
+            if tracing is not None:
+                await tracing.close()
             await app.state.engine.dispose()
 
     app = FastAPI(
@@ -117,7 +123,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         mirror_routes, quarantine_routes, deployment_routes, dashboard_routes, registry_routes, webhook_routes,
         trace_routes,
         evaluation_dataset_routes, scorer_routes, datasets_routes, charts_routes, log_model, graphql_routes,
-        ui_routes, nothing, static, upload, auth_routes, people_routes,
+        ui_routes, nothing, static, upload, auth_routes, people_routes, old_permissions_routes,
         *([metrics_routes] if settings.metrics else []),
         *([signin_routes, session_routes] if settings.auth != "none" else []),
         unserved_routes,  # last: what is served comes first
@@ -131,6 +137,10 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     _answer_errors(app, settings)
     again.install(app)
     _add_middleware(app, settings)
+    if tracing is not None:
+        from runmirror.telemetry.tracing import TraceRequests  # noqa: PLC0415 - as in open_tracing
+
+        app.add_middleware(TraceRequests, tracing=tracing)
     return app
 
 

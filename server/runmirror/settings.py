@@ -156,11 +156,20 @@ class Settings(BaseSettings):
         "SAMEORIGIN", validation_alias=_env("x_frame_options", "MLFLOW_SERVER_X_FRAME_OPTIONS"),
         description="who may show the pages in a frame; `NONE`: every site",
     )  # fmt: skip
+    stale_run_after: Duration = Field(
+        timedelta(0), ge=timedelta(0), le=timedelta(days=365),
+        description="a run that says it is running is ended by the worker after so long without a write; 0: never",
+    )  # fmt: skip
+    stale_run_status: Literal["KILLED", "FAILED"] = Field("KILLED", description="with which status")
 
     rate_limit: float = Field(
         0, ge=0, allow_inf_nan=False,
         description="requests in a second that one address may make of one API process, five seconds' worth at once, "
         "before it is answered 429; 0: as many as it likes",
+    )  # fmt: skip
+    rate_limit_per_user: float = Field(
+        0, ge=0, allow_inf_nan=False,
+        description="the same for each user who is signed in, wherever their requests come from",
     )  # fmt: skip
     client_timeout: Duration = Field(
         timedelta(seconds=30), gt=timedelta(0),
@@ -172,6 +181,18 @@ class Settings(BaseSettings):
     metrics: bool = Field(True, description="serve `/metrics` for Prometheus")
     expose_prometheus: Path | None = Field(
         None, description="folder below which several API processes share their counts for `/metrics`"
+    )
+
+    otel_endpoint: str | None = Field(
+        None, validation_alias=_env("otel_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="where spans of requests, statements and the mirror are sent (OTLP over HTTP)",
+    )  # fmt: skip
+    otel_traces_endpoint: str | None = Field(
+        None, validation_alias=_env("otel_traces_endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="the same as the whole address, `/v1/traces` and all",
+    )  # fmt: skip
+    otel_sdk_disabled: bool = Field(
+        False, validation_alias=_env("otel_sdk_disabled", "OTEL_SDK_DISABLED"), description="send none all the same"
     )
 
     azureml_workspace: str | None = Field(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from runmirror.__main__ import main
 from tests.auth.conftest import Guarded
@@ -197,3 +198,88 @@ async def test_nobody_gives_themselves_what_they_have_not(guarded: Guarded) -> N
     ]
     answers = await asyncio.gather(*tries)
     assert [answer.status_code for answer in answers] == [200, 401, 401]
+
+
+async def test_clients_older_than_roles_permit_one_user_one_experiment_or_model(guarded: Guarded) -> None:
+    """As the client of mlflow 2.22 sends it; it was run against its own server and ours, with the same outcome."""
+    admin, ann = await guarded.client("root", is_admin=True), await guarded.client("ann")
+    bob = await guarded.client("bob")
+    made = await ann.post(f"{V2}/experiments/create", json={"name": "anns"})
+    experiment_id = made.json()["experiment_id"]
+    assert (await ann.post(f"{V2}/registered-models/create", json={"name": "model"})).status_code == 200
+    for what, key, noun in (
+        ("experiments", {"experiment_id": experiment_id}, "experiment_permission"),
+        ("registered-models", {"name": "model"}, "registered_model_permission"),
+    ):
+
+        async def call(
+            client: httpx.AsyncClient, method: str, verb: str, what: str = what, key: dict[str, str] = key, **more: str
+        ) -> httpx.Response:
+            told = {**key, "username": "bob", **more}
+            path = f"{V2}/{what}/permissions/{verb}"
+            return await client.request(method, path, **({"params": told} if method == "GET" else {"json": told}))
+
+        assert (await call(ann, "GET", "get")).json()["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+        assert (await call(ann, "PATCH", "update", permission="READ")).status_code == 404
+        assert (await call(bob, "POST", "create", permission="MANAGE")).status_code == 403
+        assert (await call(ann, "POST", "create", permission="ALL")).json()["error_code"] == "INVALID_PARAMETER_VALUE"
+        granted = (await call(ann, "POST", "create", permission="READ")).json()[noun]
+        assert granted == {**key, "user_id": granted["user_id"], "permission": "READ"}
+        again = await call(ann, "POST", "create", permission="EDIT")
+        assert again.json()["error_code"] == "RESOURCE_ALREADY_EXISTS"
+        assert (await call(ann, "PATCH", "update", permission="EDIT")).json() == {}
+        assert (await call(ann, "GET", "get")).json()[noun]["permission"] == "EDIT"
+        assert (await call(bob, "GET", "get")).status_code == 403, "only managers may see it"
+        user = (await admin.get(f"{V2}/users/get?username=bob")).json()["user"]
+        assert [one["permission"] for one in user[f"{noun}s"]] == ["EDIT"]
+        assert (await call(ann, "DELETE", "delete")).json() == {}
+        assert (await call(ann, "DELETE", "delete")).status_code == 404
+    # A model that is called like all of them gives its manager none but itself.
+    await ann.post(f"{V2}/registered-models/create", json={"name": "*"})
+    every = {"name": "*", "username": "bob", "permission": "MANAGE"}
+    assert (await ann.post(f"{V2}/registered-models/permissions/create", json=every)).status_code == 403
+
+
+async def test_every_change_of_who_may_what_stands_in_the_audit_log(guarded: Guarded) -> None:
+    admin = await guarded.client("root", is_admin=True)
+
+    async def call(method: str, path: str, **body: object) -> dict[str, dict[str, object]]:
+        answer = await admin.request(method, path, json=body)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async with guarded.engine.begin() as connection:
+        await connection.execute(text("DELETE FROM audit_log"))
+    await call("POST", f"{V2}/users/create", username="eve", password="long enough at last")
+    await call("PATCH", f"{V2}/users/update-admin", username="eve", is_admin=True)
+    await call("PATCH", f"{V2}/users/update-admin", username="eve", is_admin=False)
+    await call("PATCH", f"{V2}/users/update-password", username="eve", password="another long one")
+    token = await call("POST", "/api/runmirror/v1/tokens", user="eve")
+    await call("DELETE", f"/api/runmirror/v1/tokens/{token['token_id']}")
+    to = {"username": "eve", "resource_type": "experiment", "resource_id": "0"}
+    await call("POST", f"{V3}/users/permissions/grant", **to, permission="READ")
+    await call("POST", f"{V3}/users/permissions/revoke", **to)
+    role = (await call("POST", f"{V3}/roles/create", name="team"))["role"]["id"]
+    everything = {"role_id": role, "resource_type": "registered_model", "resource_pattern": "*", "permission": "EDIT"}
+    grant = (await call("POST", f"{V3}/roles/permissions/add", **everything))["role_permission"]["id"]
+    await call("PATCH", f"{V3}/roles/permissions/update", role_permission_id=grant, permission="DENY")
+    await call("POST", f"{V3}/roles/assign", username="eve", role_id=role)
+    await call("DELETE", f"{V3}/roles/unassign", username="eve", role_id=role)
+    await call("DELETE", f"{V3}/roles/permissions/remove", role_permission_id=grant)
+    await call("PATCH", f"{V3}/roles/update", role_id=role, name="crew")
+    await call("DELETE", f"{V3}/roles/delete", role_id=role)
+    await call("DELETE", f"{V2}/users/delete", username="eve")
+    refused = await admin.request("DELETE", f"{V2}/users/delete", json={"username": "eve"})
+    assert refused.status_code == 404
+    async with guarded.engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT action, subject, caller FROM audit_log ORDER BY entry_id"))).all()
+    assert {row.caller for row in rows} == {"root"}
+    assert [(row.action, row.subject) for row in rows] == [
+        ("user.create", "eve"), ("user.admin", "eve"), ("user.no_admin", "eve"), ("user.password", "eve"),
+        ("token.create", f"{token['prefix']} of eve"), ("token.revoke", f"{token['prefix']} of eve"),
+        ("permission.grant", "READ of experiment 0 to eve"), ("permission.revoke", "experiment 0 from eve"),
+        ("role.create", "team"), ("permission.grant", "EDIT of every registered_model to team"),
+        ("permission.grant", "DENY of every registered_model to team"), ("role.assign", "team to eve"),
+        ("role.unassign", "team from eve"), ("permission.revoke", "every registered_model from team"),
+        ("role.update", f"{role} crew"), ("role.delete", "crew"), ("user.delete", "eve"),
+    ]  # fmt: skip

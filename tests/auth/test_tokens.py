@@ -243,3 +243,19 @@ async def test_without_authentication_only_loopback_is_answered_whoever_started_
             answer = await client.get("/version")
         assert answer.status_code == (200 if allowed else status)
         assert allowed or status == 200 or "RUNMIRROR_INSECURE_NO_AUTH" in answer.json()["message"]
+
+
+async def test_a_user_who_asks_too_often_is_told_when_to_come_again(settings: Settings, engine: AsyncEngine) -> None:
+    async with guarding(settings, engine, rate_limit_per_user=1.0) as guarded:
+        ann, again, bob = await guarded.client("ann"), await guarded.client("ann"), await guarded.client("bob")
+        body = {"run_id": "0" * 32, "key": "k", "value": 1.0, "timestamp": 1}
+        statuses = [(await ann.post("/api/2.0/mlflow/runs/log-metric", json=body)).status_code for _ in range(7)]
+        assert statuses == [404] * 5 + [429] * 2
+        answer = await again.get(SEARCH)  # with another token, which is theirs too
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert answer.json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
+        assert "RUNMIRROR_RATE_LIMIT_PER_USER" in answer.json()["message"]
+        assert (await bob.get(SEARCH)).status_code == 200
+        assert (await ann.get("/health")).status_code == 429  # who signs in where nobody has to is counted too
+        async with guarded.as_nobody() as probe:
+            assert (await probe.get("/health")).status_code == 200

@@ -9,8 +9,6 @@ from sqlalchemy import text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runmirror.auth import permits
-from runmirror.auth.levels import Kind
 from runmirror.experiments import queries as experiment_queries
 from runmirror.mirror import queue
 from runmirror.mirror.queries import save_experiment
@@ -65,10 +63,11 @@ async def known_experiment(connection: AsyncConnection, azure_experiment_id: str
 async def adopt_experiment(
     connection: AsyncConnection, azure_experiment_id: str, name: str, now_ms: int, *, link_id: int
 ) -> int:
-    """Our experiment of that name, made if there is none, goes by this id as well from now on."""
+    """Our experiment of that name, made if there is none, goes by this id as well from now on.
+
+    Who named it did not make what is in it: one that is made here is nobody's until an admin grants it.
+    """
     made = await experiment_queries.create(connection, name, None, now_ms)
-    if made is not None:
-        await permits.current().created(connection, Kind.EXPERIMENT, made)
     key: int = made if made is not None else await connection.scalar(_BY_NAME, {"name": name})
     await name_experiment(connection, azure_experiment_id, key)
     await save_experiment(connection, key, link_id=link_id, remote_experiment_id=azure_experiment_id, remote_name=name)

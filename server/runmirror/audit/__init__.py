@@ -1,4 +1,4 @@
-"""Who deleted, restored or linked what, and when: written in the transaction of the change, or neither is.
+"""Who deleted, restored or linked what, or let whom in, and when: written in the transaction of the change, or neither.
 
 Rows are only added. `runmirror audit` shows them.
 """

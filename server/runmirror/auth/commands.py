@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.auth import secrets, service, token_queries
 from runmirror.auth.wire import TokenCreated, TokenWire
 from runmirror.db import create_engine
@@ -24,6 +25,8 @@ async def create_token(
 
     async def create(connection: AsyncConnection) -> TokenCreated:
         of = await token_queries.make_user(connection, service.check_name(user, "user"), is_admin=is_admin)
+        if is_admin:
+            await audit.record(connection, "user.admin", user)
         token, row = await service.create_token(connection, of, name=name, lifetime=lifetime)
         return TokenCreated(**TokenWire.of(row).model_dump(), token=token)
 
@@ -51,7 +54,7 @@ async def revoke_token(settings: Settings, url: str, which: str) -> int:
         )
         if len(found) > 1:
             raise InvalidParameter(f"several tokens begin with {which!r}: name one by its id ({found})")
-        if not found or not await token_queries.revoke(connection, found[0]):
+        if not found or not await service.revoke_token(connection, found[0]):
             raise DoesNotExist("there is no such token")
         return found[0]
 

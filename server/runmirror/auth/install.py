@@ -23,7 +23,9 @@ def install(app: FastAPI, settings: Settings) -> None:
         app.state.public_paths = public_paths(app)
         app.state.places = Places(settings)
         app.state.cookies = Cookies(app.state.places)
-        app.add_middleware(Authenticate, places=app.state.places, cookies=app.state.cookies)
+        app.add_middleware(
+            Authenticate, places=app.state.places, cookies=app.state.cookies, per_second=settings.rate_limit_per_user
+        )
     elif not settings.insecure_no_auth:
         app.add_middleware(OnlyLoopback)
 

@@ -21,6 +21,7 @@ from runmirror.auth import permits
 from runmirror.auth.access import Access
 from runmirror.auth.identities import Identities
 from runmirror.auth.viewer import Viewer
+from runmirror.door.rate import Buckets, TooOften
 from runmirror.errors import PermissionDenied, RunmirrorError, Unauthenticated
 from runmirror.routing import Permission, routes_of
 from runmirror.signin.cookies import Cookies, is_from_our_pages, wants_page
@@ -35,8 +36,9 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Authenticate:
     """ASGI middleware. Probes, the pages' own files and what else is declared public need no identity."""
 
-    def __init__(self, app: ASGIApp, places: Places, cookies: Cookies) -> None:
+    def __init__(self, app: ASGIApp, places: Places, cookies: Cookies, per_second: float) -> None:
         self.app = app
+        self._buckets = Buckets(per_second) if per_second else None  # of users
         self._places = places
         self._cookies = cookies
 
@@ -56,6 +58,8 @@ class Authenticate:
                     return
                 if scope["path"] != "/":
                     raise _not_signed_in(scope)
+            if viewer is not None and self._buckets is not None:
+                _take(self._buckets, viewer, scope["path"])
         except RunmirrorError as error:
             await error_answer(error)(scope, receive, send)
             return
@@ -101,6 +105,12 @@ def public_paths(app: FastAPI) -> Sequence[tuple[str, re.Pattern[str]]]:
 def _is_public(scope: Scope, app: FastAPI) -> bool:
     method, path = scope["method"], scope["path"]
     return any(method == each and pattern.match(path) for each, pattern in app.state.public_paths)
+
+
+def _take(buckets: Buckets, viewer: Viewer, path: str) -> None:
+    """Raise `TooOften` for a user who asks too often, wherever from; the pages' own files are free."""
+    if not path.startswith("/static-files/") and (wait_s := buckets.take(viewer.user_id)):
+        raise TooOften(wait_s, "by you (RUNMIRROR_RATE_LIMIT_PER_USER)")
 
 
 def _told(scope: Scope) -> list[bytes]:

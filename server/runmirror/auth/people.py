@@ -7,8 +7,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.auth import people_queries, secrets, service
-from runmirror.auth.levels import Kind, Level
+from runmirror.auth.levels import Kind, Level, word_for
 from runmirror.auth.permits import current
 from runmirror.auth.subjects import Thing
 from runmirror.auth.things import not_found, places_of
@@ -69,6 +70,7 @@ async def create_user(connection: AsyncConnection, username: str, hashed_passwor
     created = await people_queries.create(connection, "user", username, password=hashed_password)
     if created is None:
         raise AlreadyExists(f"User (username={username}) already exists.")
+    await audit.record(connection, "user.create", username)
     return created
 
 
@@ -77,6 +79,7 @@ async def create_group(connection: AsyncConnection, name: str, description: str 
     created = await people_queries.create(connection, "group", name, description=description)
     if created is None:
         raise AlreadyExists(f"Role (name={name}) already exists.")
+    await audit.record(connection, "role.create", name)
     return created
 
 
@@ -87,6 +90,7 @@ async def update_group(connection: AsyncConnection, group_id: int, name: str | N
         await people_queries.update_group(connection, group_id, name, description)
     except IntegrityError as error:
         raise AlreadyExists(f"Role (name={name}) already exists.") from error
+    await audit.record(connection, "role.update", f"{group_id} {name or ''}".rstrip())
 
 
 async def resource(connection: AsyncConnection, resource_type: str, resource_id: str) -> tuple[Kind, int]:
@@ -113,3 +117,25 @@ async def require_manager(connection: AsyncConnection, resource_type: str, resou
     kind, number = await resource(connection, resource_type, resource_id)
     await current().require(_THINGS[resource_type], [resource_id], Level.MANAGE, connection=connection)
     return kind, number
+
+
+async def grant(connection: AsyncConnection, to: Row[Any], what: tuple[Kind, int], level: Level) -> int:
+    """The id of the grant; `to` is a user or a group."""
+    kind, number = what
+    granted = await people_queries.grant(connection, to.id, kind, number, level)
+    await audit.record(connection, "permission.grant", f"{word_for(level)} of {named(kind, number)} to {to.name}")
+    return granted
+
+
+async def revoke(connection: AsyncConnection, of: Row[Any], what: tuple[Kind, int]) -> bool:
+    """Whether there was a grant; `of` is a user or a group."""
+    kind, number = what
+    if not await people_queries.revoke(connection, of.id, kind, number):
+        return False
+    await audit.record(connection, "permission.revoke", f"{named(kind, number)} from {of.name}")
+    return True
+
+
+def named(kind: Kind, number: int) -> str:
+    """What a grant is about, for the audit log: ids, since names change."""
+    return f"every {kind}" if number == _ALL else f"{kind} {number}"

@@ -64,8 +64,12 @@ _GRANTS = text("""
         AND (g.resource_id = -1 OR g.kind = 'experiment' OR m.name IS NOT NULL)
     ORDER BY g.grant_id
 """).bindparams(bindparam("grant_id", type_=BigInteger))
-_SET_LEVEL = text("UPDATE grants SET level = :level WHERE grant_id = :grant_id")
-_DELETE_GRANT = text("DELETE FROM grants WHERE grant_id = :grant_id RETURNING grant_id")
+_LEVEL_OF = text("""
+    SELECT level FROM grants WHERE kind = :kind AND resource_id = :resource_id AND principal_id = :principal_id
+""")
+_OF_GRANT = "kind, resource_id, (SELECT name FROM principals p WHERE p.principal_id = grants.principal_id) AS name"
+_SET_LEVEL = text(f"UPDATE grants SET level = :level WHERE grant_id = :grant_id RETURNING {_OF_GRANT}")
+_DELETE_GRANT = text(f"DELETE FROM grants WHERE grant_id = :grant_id RETURNING {_OF_GRANT}")
 
 
 async def user(connection: AsyncConnection, name: str) -> Row[Any] | None:
@@ -129,6 +133,13 @@ async def grant(connection: AsyncConnection, principal_id: int, kind: str, resou
     return int((await connection.execute(_GRANT, values)).scalar_one())
 
 
+async def level_of(connection: AsyncConnection, principal_id: int, kind: str, resource_id: int) -> int | None:
+    """What this principal was granted there, by a grant of its own."""
+    values = {"kind": kind, "resource_id": resource_id, "principal_id": principal_id}
+    level: int | None = await connection.scalar(_LEVEL_OF, values)
+    return level
+
+
 async def revoke(connection: AsyncConnection, principal_id: int, kind: str, resource_id: int) -> bool:
     values = {"kind": kind, "resource_id": resource_id, "principal_id": principal_id}
     return await connection.scalar(_REVOKE, values) is not None
@@ -141,9 +152,10 @@ async def grants(
     return (await connection.execute(_GRANTS, {"principals": list(principals), "grant_id": grant_id})).all()
 
 
-async def set_level(connection: AsyncConnection, grant_id: int, level: int) -> None:
-    await connection.execute(_SET_LEVEL, {"grant_id": grant_id, "level": level})
+async def set_level(connection: AsyncConnection, grant_id: int, level: int) -> Row[Any] | None:
+    """`(kind, resource_id, name)` of the grant, if there is one; so does `delete_grant`."""
+    return (await connection.execute(_SET_LEVEL, {"grant_id": grant_id, "level": level})).one_or_none()
 
 
-async def delete_grant(connection: AsyncConnection, grant_id: int) -> bool:
-    return await connection.scalar(_DELETE_GRANT, {"grant_id": grant_id}) is not None
+async def delete_grant(connection: AsyncConnection, grant_id: int) -> Row[Any] | None:
+    return (await connection.execute(_DELETE_GRANT, {"grant_id": grant_id})).one_or_none()

@@ -12,9 +12,11 @@ from fastapi import APIRouter, Query
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.auth import people, people_queries, queries, secrets
 from runmirror.auth import people_wire as wire
 from runmirror.auth.levels import Level, parse_level, word_for
+from runmirror.auth.old_permissions_wire import UserWithPermissions, UserWithPermissionsAnswer
 from runmirror.auth.permits import current
 from runmirror.db import ReadConnection, WriteConnection
 from runmirror.errors import DoesNotExist, InvalidParameter, PermissionDenied
@@ -30,16 +32,19 @@ _V3 = "3.0"
 
 
 @_manage("POST", "/users/create")
-async def create_user(request: wire.CreateUser, connection: WriteConnection) -> wire.UserAnswer:
+async def create_user(request: wire.CreateUser, connection: WriteConnection) -> UserWithPermissionsAnswer:
     """A user with a password; one with tokens alone is made by `runmirror token create`."""
     created = await people.create_user(connection, request.username, await people.hashed(request.password))
-    return wire.UserAnswer(user=wire.UserWire(id=created, username=request.username, is_admin=False))
+    user = UserWithPermissions(id=created, username=request.username, is_admin=False)
+    return UserWithPermissionsAnswer(user=user)
 
 
 @_read("GET", "/users/get")
-async def get_user(request: Annotated[wire.Username, Query()], connection: ReadConnection) -> wire.UserAnswer:
+async def get_user(request: Annotated[wire.Username, Query()], connection: ReadConnection) -> UserWithPermissionsAnswer:
     people.require_admin_or(request.username)
-    return wire.UserAnswer(user=_user(await people.user(connection, request.username)))
+    user = await people.user(connection, request.username)
+    granted = await people_queries.grants(connection, [user.id])
+    return UserWithPermissionsAnswer(user=UserWithPermissions.of(user, granted))
 
 
 @_read("GET", "/users/current")
@@ -70,6 +75,7 @@ async def update_user_password(request: wire.UpdatePassword, connection: WriteCo
             raise InvalidParameter("New password must differ from the current password.")
     await people_queries.set_password(connection, user.id, await people.hashed(request.password))
     await sessions.end_all(connection, user.id)  # whoever knew the old one is out
+    await audit.record(connection, "user.password", user.name)
     return Empty()
 
 
@@ -77,6 +83,7 @@ async def update_user_password(request: wire.UpdatePassword, connection: WriteCo
 async def update_user_admin(request: wire.UpdateAdmin, connection: WriteConnection) -> Empty:
     user = await people.user(connection, request.username)
     await people_queries.set_admin(connection, user.id, is_admin=request.is_admin)
+    await audit.record(connection, "user.admin" if request.is_admin else "user.no_admin", user.name)
     return Empty()
 
 
@@ -84,6 +91,7 @@ async def update_user_admin(request: wire.UpdateAdmin, connection: WriteConnecti
 async def delete_user(request: wire.Username, connection: WriteConnection) -> Empty:
     """With tokens and grants; what the user logged stays."""
     await people_queries.delete(connection, (await people.user(connection, request.username)).id)
+    await audit.record(connection, "user.delete", request.username)
     return Empty()
 
 
@@ -91,17 +99,15 @@ async def delete_user(request: wire.Username, connection: WriteConnection) -> Em
 async def grant_user_permission(request: wire.GrantToUser, connection: WriteConnection) -> Empty:
     """Managers grant what they manage."""
     level = parse_level(request.permission)
-    kind, number = await people.require_manager(connection, request.resource_type, request.resource_id)
-    user = await people.user(connection, request.username)
-    await people_queries.grant(connection, user.id, kind, number, level)
+    what = await people.require_manager(connection, request.resource_type, request.resource_id)
+    await people.grant(connection, await people.user(connection, request.username), what, level)
     return Empty()
 
 
 @_read("POST", "/users/permissions/revoke", version=_V3)
 async def revoke_user_permission(request: wire.ResourceOf, connection: WriteConnection) -> Empty:
-    kind, number = await people.require_manager(connection, request.resource_type, request.resource_id)
-    user = await people.user(connection, request.username)
-    if not await people_queries.revoke(connection, user.id, kind, number):
+    what = await people.require_manager(connection, request.resource_type, request.resource_id)
+    if not await people.revoke(connection, await people.user(connection, request.username), what):
         raise DoesNotExist(f"Nothing was granted to {request.username} there.")
     return Empty()
 
@@ -171,7 +177,9 @@ async def update_role(request: wire.UpdateRole, connection: WriteConnection) -> 
 
 @_manage("DELETE", "/roles/delete", version=_V3)
 async def delete_role(request: wire.RoleId, connection: WriteConnection) -> Empty:
-    await people_queries.delete(connection, (await people.own_group(connection, request.role_id)).id)
+    group = await people.own_group(connection, request.role_id)
+    await people_queries.delete(connection, group.id)
+    await audit.record(connection, "role.delete", group.name)
     return Empty()
 
 
@@ -179,14 +187,17 @@ async def delete_role(request: wire.RoleId, connection: WriteConnection) -> Empt
 async def add_role_permission(request: wire.AddGrant, connection: WriteConnection) -> wire.GrantAnswer:
     level = parse_level(request.permission)
     group = await people.group(connection, request.role_id)
-    kind, number = await people.resource(connection, request.resource_type, request.resource_pattern)
-    return await _grant(connection, await people_queries.grant(connection, group.id, kind, number, level))
+    what = await people.resource(connection, request.resource_type, request.resource_pattern)
+    return await _grant(connection, await people.grant(connection, group, what, level))
 
 
 @_manage("DELETE", "/roles/permissions/remove", version=_V3)
 async def remove_role_permission(request: wire.GrantId, connection: WriteConnection) -> Empty:
-    if not await people_queries.delete_grant(connection, request.role_permission_id):
+    row = await people_queries.delete_grant(connection, request.role_permission_id)
+    if row is None:
         raise DoesNotExist(f"Role permission with id={request.role_permission_id} not found")
+    what = people.named(row.kind, row.resource_id)
+    await audit.record(connection, "permission.revoke", f"{what} from {row.name}")
     return Empty()
 
 
@@ -199,7 +210,11 @@ async def list_role_permissions(request: Annotated[wire.RoleId, Query()], connec
 
 @_manage("PATCH", "/roles/permissions/update", version=_V3)
 async def update_role_permission(request: wire.UpdateGrant, connection: WriteConnection) -> wire.GrantAnswer:
-    await people_queries.set_level(connection, request.role_permission_id, parse_level(request.permission))
+    level = parse_level(request.permission)
+    row = await people_queries.set_level(connection, request.role_permission_id, level)
+    if row is not None:
+        what = people.named(row.kind, row.resource_id)
+        await audit.record(connection, "permission.grant", f"{word_for(level)} of {what} to {row.name}")
     return await _grant(connection, request.role_permission_id)
 
 
@@ -208,6 +223,7 @@ async def assign_role(request: wire.Assignment, connection: WriteConnection) -> 
     group = await people.own_group(connection, request.role_id)
     user = await people.user(connection, request.username)
     row = await people_queries.assign(connection, user.id, group.id)
+    await audit.record(connection, "role.assign", f"{group.name} to {user.name}")
     return wire.AssignmentAnswer(assignment=wire.AssignmentWire(**row._asdict()))
 
 
@@ -217,6 +233,7 @@ async def unassign_role(request: wire.Assignment, connection: WriteConnection) -
     user = await people.user(connection, request.username)
     if not await people_queries.unassign(connection, user.id, group.id):
         raise DoesNotExist(f"User {request.username} is not in the role with id={request.role_id}")
+    await audit.record(connection, "role.unassign", f"{group.name} from {user.name}")
     return Empty()
 
 

@@ -46,7 +46,7 @@ async def list_tokens(
 async def revoke_token(token_id: str, connection: WriteConnection) -> Empty:
     """From now on the token is of no use, on no server."""
     number = int(token_id) if token_id.isascii() and token_id.isdigit() and len(token_id) < 20 else 0
-    if number > INT64_MAX or not await token_queries.revoke(connection, number, user=_only()):
+    if number > INT64_MAX or not await service.revoke_token(connection, number, user=_only()):
         raise DoesNotExist(f"There is no token '{token_id[:40]}'.")
     return Empty()
 

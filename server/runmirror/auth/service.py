@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runmirror import audit
 from runmirror.auth import secrets, token_queries
 from runmirror.errors import InvalidParameter
 
@@ -43,4 +44,14 @@ async def create_token(
     row = await token_queries.create(
         connection, user, name=name, prefix=secrets.prefix(token), digest=secrets.digest(token), lifetime=lifetime
     )
+    await audit.record(connection, "token.create", f"{row.prefix} of {row.user_name}")
     return token, row
+
+
+async def revoke_token(connection: AsyncConnection, token_id: int, *, user: int | None = None) -> bool:
+    """Whether there is such a token (of that user, if one is given); it is of no use any more."""
+    row = await token_queries.revoke(connection, token_id, user=user)
+    if row is None:
+        return False
+    await audit.record(connection, "token.revoke", f"{row.prefix} of {row.user_name}")
+    return True

@@ -134,6 +134,10 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
         POST /api/2.0/mlflow/experiments/restore
         POST /api/2.0/mlflow/experiments/set-experiment-tag
         POST /api/2.0/mlflow/experiments/delete-experiment-tag
+        POST /api/2.0/mlflow/experiments/permissions/create
+        GET /api/2.0/mlflow/experiments/permissions/get
+        PATCH /api/2.0/mlflow/experiments/permissions/update
+        DELETE /api/2.0/mlflow/experiments/permissions/delete
         POST /api/2.0/mlflow/runs/create
         POST /api/2.0/mlflow/traces
         POST /api/3.0/mlflow/scorers/register
@@ -321,6 +325,10 @@ _TABLE: tuple[tuple[Subject, str], ...] = (
     (
         Subject((_MODEL,)),
         """
+        POST /api/2.0/mlflow/registered-models/permissions/create
+        GET /api/2.0/mlflow/registered-models/permissions/get
+        PATCH /api/2.0/mlflow/registered-models/permissions/update
+        DELETE /api/2.0/mlflow/registered-models/permissions/delete
         GET /api/2.0/mlflow/registered-models/get
         POST /api/2.0/mlflow/registered-models/rename
         PATCH /api/2.0/mlflow/registered-models/update

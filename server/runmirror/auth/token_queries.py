@@ -39,8 +39,9 @@ _LIST = text(f"""
 """).bindparams(bindparam("user_id", type_=BigInteger), bindparam("user_name", type_=Text))
 
 _REVOKE = text(f"""
-    UPDATE tokens t SET revoked_at = coalesce(revoked_at, now()) WHERE token_id = :token_id AND {_OF}
-    RETURNING token_id
+    UPDATE tokens t SET revoked_at = coalesce(t.revoked_at, now()) FROM principals u
+    WHERE t.token_id = :token_id AND u.principal_id = t.user_id AND {_OF}
+    RETURNING t.prefix, u.name AS user_name
 """).bindparams(bindparam("user_id", type_=BigInteger))
 
 _BY_PREFIX = text("SELECT token_id FROM tokens WHERE prefix = :prefix")
@@ -70,9 +71,9 @@ async def newest(
     return (await connection.execute(_LIST, {"user_id": user, "user_name": user_name, "most": most})).all()
 
 
-async def revoke(connection: AsyncConnection, token_id: int, *, user: int | None = None) -> bool:
-    """Whether there is such a token (of that user, if one is given); it is of no use any more."""
-    return await connection.scalar(_REVOKE, {"token_id": token_id, "user_id": user}) is not None
+async def revoke(connection: AsyncConnection, token_id: int, *, user: int | None = None) -> Row[Any] | None:
+    """`(prefix, user_name)` of the token, if there is one (of that user, if one is given): it is of no use any more."""
+    return (await connection.execute(_REVOKE, {"token_id": token_id, "user_id": user})).one_or_none()
 
 
 async def ids_by_prefix(connection: AsyncConnection, prefix: str) -> list[int]:

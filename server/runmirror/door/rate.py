@@ -1,4 +1,4 @@
-"""How often one address may ask: a bucket each, which fills at a rate and holds some seconds of it.
+"""How often one address may ask, or one user: a bucket each, which fills at a rate and holds some seconds of it.
 
 It counts in one process: with several, each lets through as much.
 """
@@ -19,8 +19,8 @@ _MOST_CALLERS = 10_000
 
 
 class TooOften(Busy):
-    def __init__(self, wait_s: float) -> None:
-        super().__init__("Too many requests from this address (RUNMIRROR_RATE_LIMIT); nothing was done, try again.")
+    def __init__(self, wait_s: float, whose: str = "from this address (RUNMIRROR_RATE_LIMIT)") -> None:
+        super().__init__(f"Too many requests {whose}; nothing was done, try again.")
         self.retry_after_s = max(1, math.ceil(wait_s))
 
 
@@ -40,9 +40,9 @@ class Buckets:
     def __init__(self, per_second: float, now: Callable[[], float] = monotonic) -> None:
         self._cost_s = 1 / per_second
         self._now = now
-        self._full_at: dict[str, float] = {}
+        self._full_at: dict[str | int, float] = {}
 
-    def take(self, caller: str) -> float:
+    def take(self, caller: str | int) -> float:
         """0 when the request may pass; else how many seconds it is too early, and nothing is taken."""
         now = self._now()
         was_full_at = max(self._full_at.pop(caller, now), now)

@@ -47,7 +47,7 @@ _MODELS = text(f"""
 OF_RUNS = (
     "metrics", "metric_chunks", "latest_metrics", "params", "tags", "dataset_inputs", "model_inputs", "model_outputs",
     "artifacts", "pending_uploads", "logged_model_metrics", "mirrors", "mirror_overflows", "mirror_verifications",
-    "run_keys", "runs",
+    "run_keys", "idle_runs", "runs",
 )  # fmt: skip
 _OF_MODELS = ("logged_model_params", "logged_model_tags", "logged_model_metrics", "logged_models")
 

@@ -21,6 +21,7 @@ from runmirror import __version__
 from runmirror.mirror.redact import redact
 from runmirror.mirror.target import Guard, TargetUnavailable
 from runmirror.settings import Settings
+from runmirror.telemetry.spans import span
 
 # What a URL may hold as it is; a signed one must arrive as it was signed.
 _OF_URLS = "%/:?#[]@!$&'()*+,;=~"
@@ -93,19 +94,22 @@ class Transport:
             url = f"{url}?{urlencode(params, quote_via=quote)}"
         sent = b"" if content is None else content if isinstance(content, bytes) else None
         body = None if content is None else _Body(content, guard)
+        at = urlsplit(url)
+        told = {"http.request.method": method, "server.address": at.hostname or "", "url.path": at.path}
         try:
-            async with asyncio.timeout(self._total_s):
-                # A redirect would take the token along.
-                async with self._session.request(
-                    method, URL(quote(url, safe=_OF_URLS), encoded=True), headers=headers,
-                    data=None if body is None else body.as_data(), proxy=self._proxy(url), allow_redirects=False,
-                ) as answer:  # fmt: skip
-                    read = await answer.read()
-                    path = urlsplit(url).path
-                    return Answer(
-                        method, path, answer.status, answer.reason or "", answer.headers, read,
-                        sent=sent, sent_md5=answer.request_info.headers.get("Content-MD5"),
-                    )  # fmt: skip
+            with span(method, told, is_call=True) as tell:
+                async with asyncio.timeout(self._total_s):
+                    # A redirect would take the token along.
+                    async with self._session.request(
+                        method, URL(quote(url, safe=_OF_URLS), encoded=True), headers=headers,
+                        data=None if body is None else body.as_data(), proxy=self._proxy(url), allow_redirects=False,
+                    ) as answer:  # fmt: skip
+                        read = await answer.read()
+                        tell("http.response.status_code", answer.status)
+                        return Answer(
+                            method, at.path, answer.status, answer.reason or "", answer.headers, read,
+                            sent=sent, sent_md5=answer.request_info.headers.get("Content-MD5"),
+                        )  # fmt: skip
         except _NOT_SENT as error:
             raise TargetUnavailable(f"{place}: {_told(error)}") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -23,6 +23,7 @@ from runmirror.mirror.retry import EXPECTED, Pause, Postpone, Quarantine, Releas
 from runmirror.mirror.target import Target, TargetError, TargetOutage, TargetRejected, TargetThrottled
 from runmirror.mirror.turns import Turns
 from runmirror.settings import Settings
+from runmirror.telemetry.spans import span
 
 log = logging.getLogger(__name__)
 
@@ -224,8 +225,9 @@ class Lane:
     async def _mirror(self, target: Target, lease: Lease, asked_at: float) -> None:
         """One lease from claim to its end, whatever happens."""
         try:
-            async with Keeper(self._engine, lease, self._settings, asked_at=asked_at) as keeper:
-                await OneRun(self._tools, target, keeper, lease).mirror()
+            with span("mirror run", {"runmirror.run_id": lease.run_id.hex, "runmirror.attempt": lease.attempt}):
+                async with Keeper(self._engine, lease, self._settings, asked_at=asked_at) as keeper:
+                    await OneRun(self._tools, target, keeper, lease).mirror()
         except LeaseLost:
             # Usually somebody else has the run by now; if only the database was slow it is ours still.
             log.info("run %s: the lease is lost", lease.run_id.hex)

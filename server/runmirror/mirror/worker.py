@@ -22,7 +22,10 @@ from runmirror.mirror.keeper import clock_s
 from runmirror.mirror.lane import Lane, OpenTarget, patiently
 from runmirror.mirror.one_run import Tools
 from runmirror.mirror.verify.session import sample_now_and_then
+from runmirror.runs import stale
 from runmirror.settings import Settings
+from runmirror.telemetry.install import open_tracing
+from runmirror.telemetry.spans import set_tracing
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class Worker:
                 sample_now_and_then(self._settings, self._engine, self._tools.store), name="verify a sample"
             ),
             asyncio.create_task(Deployer(self._settings, self._engine, self._tools.store).run(), name="deploy models"),
+            asyncio.create_task(stale.now_and_then(self._settings, self._engine), name="stale runs"),
         ]
         try:
             while not self._stopping:
@@ -168,6 +172,10 @@ class Worker:
 async def run_worker(settings: Settings, database_url: str) -> None:
     """`runmirror worker`: a process that mirrors until SIGTERM or SIGINT."""
     engine = create_engine(settings, database_url)
+    tracing = open_tracing(settings, "runmirror-worker")
+    if tracing is not None:
+        tracing.watch(engine)
+        set_tracing(tracing)  # every task of the process inherits it
     store = create_store(settings)
     worker = Worker(settings, engine, store)
     loop = asyncio.get_running_loop()
@@ -179,3 +187,5 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     finally:
         await store.close()
         await engine.dispose()
+        if tracing is not None:
+            await tracing.close()

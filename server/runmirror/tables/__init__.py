@@ -15,6 +15,7 @@ from runmirror.tables.evaluation_datasets import (
 )
 from runmirror.tables.experiments import adopted_experiments, experiment_tags, experiments
 from runmirror.tables.identity import grants, memberships, principals, sessions, tokens
+from runmirror.tables.idle_runs import idle_runs
 from runmirror.tables.imports import import_sources, imported
 from runmirror.tables.logged_models import (
     logged_model_metrics,
@@ -73,6 +74,7 @@ __all__ = [
     "experiment_tags",
     "experiments",
     "grants",
+    "idle_runs",
     "import_sources",
     "imported",
     "latest_metrics",

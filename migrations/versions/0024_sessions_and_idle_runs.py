@@ -1,4 +1,7 @@
-"""Sessions of browsers; the end of one before its time is told to whoever keeps in memory who somebody is."""
+"""Sessions of browsers, and what is known of running runs that nobody writes to.
+
+The end of a session before its time is told to whoever keeps in memory who somebody is.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,9 +42,16 @@ def upgrade() -> None:
         CREATE TRIGGER sessions_truncated AFTER TRUNCATE ON sessions
         FOR EACH STATEMENT EXECUTE FUNCTION runmirror_identity_changed()
     """)
+    op.create_table(
+        "idle_runs",
+        sa.Column("run_id", sa.UUID, primary_key=True),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("since", moment, nullable=False),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("idle_runs")
     op.drop_table("sessions")
 
 
