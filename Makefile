@@ -52,7 +52,7 @@ test-docker: $(VENV)/.dev docker-engine .tools/docker-compose ## Build the image
 test-helm: $(VENV)/.dev .tools/helm .tools/kubeconform ## Render the chart over many values and judge it by Kubernetes' schemas (builds Helm first: needs Go)
 	$(BIN)/python -m pytest tests/helm
 
-test-azure: $(VENV)/.dev .tools/tofu ## Hold Bicep against Azure's SDK, and have OpenTofu read the Terraform (builds it first: needs Go)
+test-azure: $(VENV)/.dev .tools/tofu ## Hold Bicep against Azure's SDK, Terraform against its provider's schema (builds OpenTofu first: needs Go, npm)
 	$(BIN)/python -m pytest tests/azure
 
 docker-engine:

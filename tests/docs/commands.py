@@ -26,7 +26,7 @@ ELSEWHERE = {
     r"make audit": "Makefile",
     r"make browser": ".ci/run",
     r"make faults": "Makefile",
-    r"make test-(docker|helm)": "Makefile",
+    r"make test-(docker|helm|azure)": "Makefile",
     r"pip install": ".ci/run",
     r"(RUNMIRROR_\w+=\S+ )?runmirror serve": "tests/server.py",
     r"runmirror deploy\b": "tests/deployments/test_end_to_end.py",

@@ -87,8 +87,6 @@ _LOCK_RUNS = text("""
 _BEGIN = text("""
     UPDATE runs SET seq = seq + 1, lifecycle_stage = 'active' WHERE run_id = ANY (:run_ids)
 """).bindparams(_array("run_ids", Uuid))
-    _array("run_ids", Uuid)
-)
 
 _MARK_BEHIND = text("SELECT runmirror_mark_behind_1(:run_ids)").bindparams(_array("run_ids", Uuid))
 

@@ -35,9 +35,9 @@ def _python(docker: Docker, folder: Path) -> None:
 
 def _postgres(docker: Docker, folder: Path) -> None:
     root = _debian(folder, "postgresql-15", "util-linux")
-    shutil.copy(HERE / "postgres" / "entrypoint", root / "usr/local/bin/entrypoint")
+    shutil.copy(HERE / "postgres" / "docker-entrypoint.sh", root / "usr/local/bin")
     path = "ENV PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    _import(docker, root, POSTGRES, path, 'ENTRYPOINT ["entrypoint"]')
+    _import(docker, root, POSTGRES, path, 'ENTRYPOINT ["docker-entrypoint.sh"]')
 
 
 def _azurite(docker: Docker, folder: Path) -> None:

@@ -3,10 +3,11 @@
 set -eu
 data=/var/lib/postgresql/data
 as_postgres() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }
-chown postgres:postgres "$data"
+mkdir -p "$data" && chown postgres:postgres "$data"
 mkdir -p /run/postgresql && chown postgres:postgres /run/postgresql
 if [ ! -s "$data/PG_VERSION" ]; then
-    cat "$POSTGRES_PASSWORD_FILE" > /run/password && chown postgres /run/password
+    if [ -n "${POSTGRES_PASSWORD:-}" ]; then printf %s "$POSTGRES_PASSWORD"; else cat "$POSTGRES_PASSWORD_FILE"; fi > /run/password
+    chown postgres /run/password
     as_postgres initdb --pgdata="$data" --username="$POSTGRES_USER" --pwfile=/run/password --auth-host=scram-sha-256 --auth-local=trust
     rm /run/password
     echo "host all all all scram-sha-256" >> "$data/pg_hba.conf"
@@ -14,4 +15,5 @@ if [ ! -s "$data/PG_VERSION" ]; then
     as_postgres createdb --username="$POSTGRES_USER" "$POSTGRES_DB"
     as_postgres pg_ctl --pgdata="$data" --wait stop
 fi
-exec setpriv --reuid=postgres --regid=postgres --clear-groups postgres -D "$data" -c listen_addresses='*'
+[ "${1:-}" != postgres ] || shift
+exec setpriv --reuid=postgres --regid=postgres --clear-groups postgres -D "$data" -c listen_addresses='*' "$@"
