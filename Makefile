@@ -7,7 +7,7 @@ TESTS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients chaos bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
+.PHONY: help demo test test-clients chaos faults bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.
 
 chaos: $(VENV)/.dev ## Seeded faults, then source and workspace compared: make chaos SEEDS=200 [FIRST=n] [SEED=n] [LANES=2]
 	$(BIN)/python -W ignore -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) --lanes $(or $(LANES),2)
+
+faults: $(VENV)/.dev ## Faults under load, into docs/faults.md (10 minutes; as root, with Debian's faketime): make faults [FAULT=name]
+	$(BIN)/python -W ignore -m tests.faults $(if $(FAULT),--fault $(FAULT),--keep)
 
 bench-mirror: $(VENV)/.dev ## Measure how fast the mirror is and what it costs clients (20 minutes; BENCH=--help)
 	$(BIN)/python -m tests.bench.mirror $(BENCH)

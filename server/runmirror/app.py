@@ -42,6 +42,7 @@ from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
 from runmirror.mirror import quarantine_routes
 from runmirror.mirror import routes as mirror_routes
+from runmirror.outage import Outage
 from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
@@ -104,6 +105,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.http_metrics = HttpMetrics()
+    app.state.outage = Outage()
     app.state.kept_runs = KeptRuns(settings.kept_runs_bytes)
     app.state.glance = metrics_routes.Glance()
     folder = ui_folder(settings)

@@ -19,7 +19,7 @@ from runmirror.artifacts.local_many import Unfinished
 from runmirror.artifacts.places import MODEL_ID, Place, Root, ids_in, path_of
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import InvalidParameter
-from runmirror.hot.connections import NOT_DONE, Connections
+from runmirror.hot.connections import Connections, or_the_ordinary_way
 from runmirror.hot.together import Together
 from runmirror.wire import RUN_ID
 
@@ -72,7 +72,7 @@ class SmallUploads:
         if isinstance(store, LocalStore):
             writing = asyncio.create_task(store.begin_many([file.data for file in files]))
             try:
-                with suppress(*NOT_DONE):
+                with or_the_ordinary_way():
                     slots = await self._slots(files)
                     done.update(await self._store_and_record(store, files, slots, await writing))
             finally:
