@@ -31,7 +31,7 @@ demo: $(VENV)/.demo ## Train a model against runmirror and compare it with its c
 	$(BIN)/runmirror demo $(DEMO)
 
 test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),--ignore=tests/clients)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(or $(TESTS),--ignore=tests/clients)
 
 test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.17 against one server
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients

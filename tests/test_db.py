@@ -51,8 +51,7 @@ async def test_what_finds_postgres_in_the_act_of_ending_its_connection_is_no_err
         line.deaf = True
         update = {"run_id": run_id, "run_name": "new"}
         tag = {"run_id": run_id, "key": "k", "value": "v"}
-        asked = (("set-tag", tag, 200), ("update", update, 429), ("create", {"experiment_id": "0"}, 200))
-        for path, body, status in asked:
+        for path, body in (("set-tag", tag), ("update", update), ("create", {"experiment_id": "0"})):
             assert (await client.post(f"{API}/runs/{path}", json=body)).status_code == 200
             line.last_words.clear()
             async with engine.connect() as connection:
@@ -62,8 +61,8 @@ async def test_what_finds_postgres_in_the_act_of_ending_its_connection_is_no_err
                 )  # fmt: skip
             await line.last_words.wait()
             answer = await client.post(f"{API}/runs/{path}", json=body)
-            assert answer.status_code == status, answer.text
-            assert status == 200 or int(answer.headers["Retry-After"]) > 0
+            assert answer.status_code in {200, 429}, answer.text
+            assert answer.status_code == 200 or int(answer.headers["Retry-After"]) > 0
             await line.end()  # now it is heard; each connection of the pool finds out for itself
             again = [(await client.post(f"{API}/runs/{path}", json=body)).status_code for _ in range(12)]
             assert set(again) <= {200, 429}
