@@ -17,7 +17,7 @@ TOFU_HCL := github.com/hashicorp/hcl/v2@v2.20.1=github.com/opentofu/hcl/v2@v2.0.
 GO_BUILD := GOBIN=$(CURDIR)/.tools GOFLAGS=-p=1 nice go install -ldflags='-s -w'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-docker test-helm test-azure docker-engine chaos bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
+.PHONY: help demo test test-clients test-docker test-helm test-azure docker-engine chaos faults bench bench-growth bench-overload bench-mirror wrk browser lint types audit format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ demo: $(VENV)/.demo ## Train a model against runmirror and compare it with its c
 	$(BIN)/runmirror demo $(DEMO)
 
 test: $(VENV)/.dev ## Run the tests; a part of them: make test TESTS=tests/runs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),$(SLOW:%=--ignore=%))
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(or $(TESTS),$(SLOW:%=--ignore=%))
 
 test-clients: $(VENV)/.dev ## Run one program with mlflow 2.9, 2.16, 2.22 and 3.17 against one server
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
@@ -78,6 +78,9 @@ docker-engine:
 
 chaos: $(VENV)/.dev ## Seeded faults, then source and workspace compared: make chaos SEEDS=200 [FIRST=n] [SEED=n] [LANES=2]
 	$(BIN)/python -W ignore -m tests.chaos --seeds $(or $(SEEDS),20) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) --lanes $(or $(LANES),2)
+
+faults: $(VENV)/.dev ## Faults under load, into docs/faults.md (10 minutes; as root, with Debian's faketime): make faults [FAULT=name]
+	$(BIN)/python -W ignore -m tests.faults $(if $(FAULT),--fault $(FAULT),--keep)
 
 bench-mirror: $(VENV)/.dev ## Measure how fast the mirror is and what it costs clients (20 minutes; BENCH=--help)
 	$(BIN)/python -m tests.bench.mirror $(BENCH)

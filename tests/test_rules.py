@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from runmirror.app import create_app
 from runmirror.routing import check_permissions, routes_of
 from runmirror.settings import Settings
+from tests.conftest import LONG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "server" / "runmirror"
@@ -130,3 +131,8 @@ def test_every_operation_of_the_openapi_document_has_an_id_of_its_own(tmp_path: 
     ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(ids) > 140
     assert sorted(ids) == sorted(set(ids))
+
+
+def test_the_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONG if not (REPOSITORY / "tests" / name).is_file()] == []
+    assert len(LONG) == len(set(LONG))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,6 +43,7 @@ from runmirror.metrics import routes as metrics_routes
 from runmirror.metrics.http import CountRequests, HttpMetrics
 from runmirror.mirror import quarantine_routes
 from runmirror.mirror import routes as mirror_routes
+from runmirror.outage import Outage
 from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
 from runmirror.runs import charts_routes, inputs_routes, log_model
@@ -64,6 +65,9 @@ from runmirror.webhooks import routes as webhook_routes
 from runmirror.webhooks.deliverer import delivering
 from runmirror.webhooks.sender import Sender
 from runmirror.wire import missing
+
+if TYPE_CHECKING:
+    from runmirror.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +118,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.http_metrics = HttpMetrics()
+    app.state.outage = Outage()
     app.state.kept_runs = KeptRuns(settings.kept_runs_bytes)
     app.state.glance = metrics_routes.Glance()
     folder = ui_folder(settings)
@@ -136,15 +141,11 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     openapi.describe(app)
     _answer_errors(app, settings)
     again.install(app)
-    _add_middleware(app, settings)
-    if tracing is not None:
-        from runmirror.telemetry.tracing import TraceRequests  # noqa: PLC0415 - as in open_tracing
-
-        app.add_middleware(TraceRequests, tracing=tracing)
+    _add_middleware(app, settings, tracing)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, tracing: "Tracing | None") -> None:
     """From the inside out: the door is asked before who calls is known, and what is counted last is all of it."""
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(Admission)
@@ -156,6 +157,10 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(RateLimit, per_second=settings.rate_limit, free=ASKED_BY_ADDRESS)
     app.add_middleware(Door, settings=settings)
     app.add_middleware(CountRequests, metrics=app.state.http_metrics, logged=settings.access_log)
+    if tracing is not None:
+        from runmirror.telemetry.tracing import TraceRequests  # noqa: PLC0415 - as in open_tracing
+
+        app.add_middleware(TraceRequests, tracing=tracing)
 
 
 def _answer_errors(app: FastAPI, settings: Settings) -> None:

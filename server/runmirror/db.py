@@ -20,14 +20,22 @@ from runmirror.admission import Gate, Share
 from runmirror.database_url import engine_url
 from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
 from runmirror.hot.connections import Connections
+from runmirror.outage import Outage
 from runmirror.settings import Settings
 
 # SQLAlchemy passes on what asyncpg raises while it connects.
-DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+DATABASE_ERRORS = (
+    SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError,
+)  # fmt: skip
+# And what it does not wrap when a statement met with it: the connection broke, or Postgres said nothing.
+_BROKEN = (ConnectionError, TimeoutError)
 
 _HOT_CONNECTIONS = 4
 BESIDE = 1  # for probes, /metrics and webhooks: what is no request of a client waits behind none
 _TIMED_OUT = "57014"
+_NO_ROOM_CLASS = "53"  # SQLSTATE class "insufficient resources": the disk is full, too many connections
+# Postgres ends a statement that takes too long. If it says nothing for so much longer, it stands still or is gone.
+_SILENCE = timedelta(seconds=5)
 _BAD_VALUE_CLASS = "22"  # SQLSTATE class "data exception": a value Postgres cannot store
 
 
@@ -46,6 +54,7 @@ def create_engine(
         pool_recycle=1800,
         connect_args={
             "timeout": 10,
+            "command_timeout": silence(statement_timeout).total_seconds() or None,
             "server_settings": {
                 "application_name": "runmirror",
                 "idle_in_transaction_session_timeout": "60000",
@@ -59,7 +68,13 @@ def create_engine(
 
 def hot_connections(settings: Settings, database_url: str) -> Connections:
     """Those beside the engine's pool, for `runmirror.hot`."""
-    return Connections(database_url, most=_HOT_CONNECTIONS, statement_timeout=settings.db_statement_timeout)
+    timeout = settings.db_statement_timeout
+    return Connections(database_url, most=_HOT_CONNECTIONS, statement_timeout=timeout, silence=silence(timeout))
+
+
+def silence(statement_timeout: timedelta) -> timedelta:
+    """How long to wait for a word of Postgres; 0 is for ever, as with the timeout itself."""
+    return statement_timeout + min(_SILENCE, statement_timeout)
 
 
 def gate(settings: Settings) -> Gate:
@@ -77,19 +92,25 @@ def shares(gate: Gate) -> Mapping[Callable[..., Any], Share]:
 async def write_connection(request: Request) -> AsyncIterator[AsyncConnection]:
     """One transaction per write; it commits before the answer leaves (scope="function" below)."""
     state = request.app.state
-    async with state.gate.turn(state.gate.writes), _connected(state.engine, Busy) as connection:
-        transaction = await connection.begin()
+    async with state.gate.turn(state.gate.writes), _connected(state, state.engine, Busy) as connection:
+        try:
+            transaction = await connection.begin()
+        except (DBAPIError, *_BROKEN) as error:
+            await _give_up(connection, error)
+            raise answer_for(error, wrote_nothing=True) from error
         try:
             yield connection
-        except DBAPIError as error:
-            await transaction.rollback()
+        except (DBAPIError, *_BROKEN) as error:
+            if not await _give_up(connection, error):
+                await transaction.rollback()
             raise answer_for(error, wrote_nothing=True) from error
         except BaseException:
             await transaction.rollback()
             raise
         try:
             await transaction.commit()
-        except DBAPIError as error:
+        except (DBAPIError, *_BROKEN) as error:
+            await _give_up(connection, error)
             raise answer_for(error, wrote_nothing=False) from error
 
 
@@ -99,39 +120,77 @@ async def read_connection(request: Request) -> AsyncIterator[AsyncConnection]:
     engine: AsyncEngine = state.engine
     async with (
         state.gate.turn(state.gate.reads),
-        _connected(engine.execution_options(isolation_level="AUTOCOMMIT"), Unavailable) as connection,
+        _connected(state, engine.execution_options(isolation_level="AUTOCOMMIT"), Unavailable) as connection,
     ):
         try:
             yield connection
-        except DBAPIError as error:
+        except (DBAPIError, *_BROKEN) as error:
+            await _give_up(connection, error)
             raise answer_for(error, wrote_nothing=False) from error
 
 
 @asynccontextmanager
-async def _connected(engine: AsyncEngine, otherwise: type[RunmirrorError]) -> AsyncIterator[AsyncConnection]:
+async def _connected(
+    state: Any, engine: AsyncEngine, otherwise: type[RunmirrorError]
+) -> AsyncIterator[AsyncConnection]:
+    outage: Outage = state.outage
     connection = engine.connect()
     try:
         await connection.start()
-    except (OSError, DBAPIError, PoolTimeout) as error:
-        raise otherwise("The database cannot be reached or is busy; nothing was done, try again.") from error
+    except PoolTimeout as error:
+        raise otherwise("The database is busy; nothing was done, try again.") from error
+    except DATABASE_ERRORS as error:
+        refusal = otherwise("The database cannot be reached; nothing was done, try again.")
+        refusal.retry_after_s = outage.wait_s()
+        raise refusal from error
+    outage.over()
     try:
         yield connection
     finally:
         await connection.close()
 
 
-def answer_for(error: DBAPIError, *, wrote_nothing: bool) -> Exception:
+async def _give_up(connection: AsyncConnection, error: Exception) -> bool:
+    """Throw a connection away whose other end is gone or silent: to take leave there would only mean to wait again."""
+    gone = _is_gone(error)
+    if gone and not connection.invalidated:
+        pooled = await connection.get_raw_connection()
+        if pooled.driver_connection is not None:
+            pooled.driver_connection.terminate()
+        await connection.invalidate()
+    return gone
+
+
+def answer_for(error: Exception, *, wrote_nothing: bool) -> Exception:
     """What a client is told about a failed statement; a fault of ours stays what it is (500, logged)."""
-    if error.connection_invalidated or _sqlstate(error).startswith(("08", "57P")):
-        gone = "The database connection was lost; "
+    if trouble := _trouble(error):
         if wrote_nothing:
-            return Busy(gone + "nothing was written, try again.")
-        return Unavailable(gone + "try again.")
+            return Busy(f"{trouble}; nothing was written, try again.")
+        return Unavailable(f"{trouble}; try again.")
+    if not isinstance(error, DBAPIError):
+        return error
     if _sqlstate(error) == _TIMED_OUT:
         return TookTooLong("The request took the database too long (RUNMIRROR_DB_STATEMENT_TIMEOUT): ask for less.")
     if _sqlstate(error).startswith(_BAD_VALUE_CLASS) or type(error.orig).__name__ == "DataError":
         return unstorable()
     return error
+
+
+def _trouble(error: Exception) -> str | None:
+    """What ails the database itself, whatever it was asked."""
+    if _is_gone(error):
+        return "The database connection was lost"
+    if isinstance(error, DBAPIError) and _sqlstate(error).startswith(_NO_ROOM_CLASS):
+        return "The database has no room: its disk is full, or it has too many connections"
+    return None
+
+
+def _is_gone(error: Exception) -> bool:
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, _BROKEN)
+    # asyncpg's own complaint: it has not finished reading the word with which Postgres has ended the connection.
+    is_leaving = error.orig is not None and isinstance(error.orig.__cause__, asyncpg.InternalClientError)
+    return error.connection_invalidated or is_leaving or _sqlstate(error).startswith(("08", "57P"))
 
 
 def unstorable() -> RunmirrorError:

@@ -27,7 +27,7 @@ async def listen(
     while True:
         try:
             await _listen_once(dsn, channel, wake)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             log.warning("not listening for work: %s; asking every now and then instead", type(error).__name__)
         finally:
             lost()

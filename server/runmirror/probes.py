@@ -1,5 +1,6 @@
 """What machines ask of a server before its users do: is it there, is it ready, which version."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -35,6 +36,8 @@ async def livez() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
+_PATIENCE_S = 3.0  # a database that stands still says no by saying nothing
+
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"description": "The check that failed.", "content": {"application/json": {"schema": {"type": "object"}}}}
 }
@@ -43,8 +46,9 @@ _UNREADY: dict[int | str, dict[str, Any]] = {
 @route(router, "GET", "/readyz", permission=Permission.PUBLIC, responses=_UNREADY)
 async def readyz(request: Request) -> JSONResponse:
     """200 when requests can be served; 503 names the check that failed. The mirror is never a reason."""
-    checks: dict[str, Any] = {**await _database(request.app.state.engine)}
-    problem = await request.app.state.artifacts.problem()
+    state = request.app.state
+    database, problem = await asyncio.gather(_database(state.engine), state.artifacts.problem())
+    checks: dict[str, Any] = {**database}
     checks["artifacts"] = problem or "ok"
     ready = all(state == "ok" for state in checks.values())
     return JSONResponse({"status": "ok" if ready else "unavailable", "checks": checks}, 200 if ready else 503)
@@ -52,7 +56,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 async def _database(engine: AsyncEngine) -> dict[str, str]:
     try:
-        async with engine.connect() as connection:
+        async with asyncio.timeout(_PATIENCE_S), engine.connect() as connection:
             revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
     except (SQLAlchemyError, OSError) as error:
         return {"database": f"unreachable ({type(error).__name__})", "migrations": "unknown"}

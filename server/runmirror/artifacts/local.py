@@ -113,11 +113,18 @@ class LocalStore:
             return await asyncio.to_thread(self._delete, path)
 
     async def problem(self) -> str | None:
-        usable = await asyncio.to_thread(os.access, self.uploads, os.R_OK | os.W_OK | os.X_OK)
-        return None if usable else f"the artifact folder {self.root} is missing or not writable"
+        return await asyncio.to_thread(self._problem)
 
     async def close(self) -> None:
         self._small.shutdown(wait=False)
+
+    def _problem(self) -> str | None:
+        if not os.access(self.uploads, os.R_OK | os.W_OK | os.X_OK):
+            return f"the artifact folder {self.root} is missing or not writable"
+        with suppress(OSError):
+            if shutil.disk_usage(self.uploads).free < CHUNK_BYTES:
+                return f"the disk of the artifact folder {self.root} is full"
+        return None
 
     def _inside(self, path: str) -> Path:
         """The place of `path`. `safe_path` keeps it below the root by name; here no symbolic link leads out of it."""

@@ -9,7 +9,7 @@ never acknowledged; a repeated upload records them.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from runmirror.artifacts import queries
 from runmirror.artifacts.files import Store, Written
 from runmirror.artifacts.places import Place, ids_in, path_of, place_below, roots_below
 from runmirror.errors import Busy, InvalidParameter, RunNotFound
-from runmirror.hot.connections import NOT_DONE, Connections
+from runmirror.hot.connections import Connections, or_the_ordinary_way
 from runmirror.runs import writes
 
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
@@ -63,7 +63,7 @@ class Artifacts:
         run_ids, model_ids = ids_in(path)
         if self.hot is None or not (run_ids or model_ids):
             return None
-        with suppress(*NOT_DONE):
+        with or_the_ordinary_way():
             async with self.hot.connection() as connection:
                 roots = await queries.roots_at_once(connection, run_ids, model_ids)
                 place = place_below(roots, path)
@@ -76,7 +76,7 @@ class Artifacts:
         """Say what was stored since `slot` was looked up."""
         if slot.place is None:
             return
-        with suppress(*NOT_DONE):  # then whoever does it the long way finds out why
+        with or_the_ordinary_way():  # which finds out why
             if self.hot is not None:
                 async with self.hot.connection() as connection:
                     if await queries.record_at_once(connection, slot.place, written, expected=slot.expected):

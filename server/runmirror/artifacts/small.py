@@ -17,7 +17,7 @@ from runmirror.artifacts.local import SMALL_AT_ONCE, LocalStore
 from runmirror.artifacts.places import MODEL_ID, Place, Root, ids_in, path_of
 from runmirror.artifacts.safe_path import safe_path
 from runmirror.errors import InvalidParameter
-from runmirror.hot.connections import NOT_DONE, Connections
+from runmirror.hot.connections import Connections, or_the_ordinary_way
 from runmirror.hot.together import Together
 from runmirror.wire import RUN_ID
 
@@ -76,7 +76,7 @@ class SmallUploads:
         store = self._store()
         done: set[int] = set()
         if isinstance(store, LocalStore):
-            with suppress(*NOT_DONE):
+            with or_the_ordinary_way():
                 await self._store_and_record(store, files, self._assumed(files), done)
                 left = [n for n in range(len(files)) if n not in done]
                 if left:

@@ -1,14 +1,16 @@
 """asyncpg without anything around it, for statements that are a transaction of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
 import asyncpg
 from sqlalchemy import make_url
 
-_CONNECT_S = 10.0
+from runmirror.errors import Unavailable
+
+_CONNECT_S = 5.0
 _CLOSE_S = 2.0
 
 
@@ -17,7 +19,9 @@ class NotConnected(Exception):
 
 
 # How a statement can fail here, after which it may be sent again the ordinary way if it may be sent twice at all.
-NOT_DONE = (NotConnected, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+NOT_DONE = (NotConnected, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+# What asyncpg says of a connection that Postgres has ended with a word, which it has not finished reading.
+_TAKING_LEAVE = "cannot switch to state"
 
 # Every statement sent here finds its rows by a key. The planner must not think otherwise while tables are still small:
 # a plan is kept as long as the connection.
@@ -32,13 +36,31 @@ _BY_KEY = {
 }
 
 
-class Connections:
-    """At most `most` connections, opened when they are needed; the one used last is used next."""
+@contextmanager
+def or_the_ordinary_way() -> Iterator[None]:
+    """What fails here is left to whoever does it the ordinary way; silence would only be met with again."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable("The database does not answer; try again.") from error
+    except NOT_DONE:
+        pass
 
-    def __init__(self, database_url: str, *, most: int, statement_timeout: timedelta) -> None:
+
+class Connections:
+    """At most `most` connections, opened when they are needed; the one used last is used next.
+
+    `silence`: how long Postgres may say nothing, after which `TimeoutError` is raised; 0 is for ever. So it is when it
+    takes no new connection.
+    """
+
+    def __init__(
+        self, database_url: str, *, most: int, statement_timeout: timedelta, silence: timedelta = timedelta(0)
+    ) -> None:
         self._dsn = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._free: list[asyncpg.Connection] = []
         self._turns = asyncio.Semaphore(most)
+        self._silence_s = silence.total_seconds() or None
         self._settings = {
             "application_name": "runmirror",
             "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
@@ -47,12 +69,20 @@ class Connections:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Wait for a turn. Raises `NotConnected`. What fails otherwise than by Postgres' word ends the connection."""
+        """Wait for a turn. What fails otherwise than by Postgres' word ends the connection.
+
+        Raises `NotConnected`, and `TimeoutError` for silence.
+        """
         async with self._turns:
             connection = await self._open()
             try:
                 yield connection
             except asyncpg.PostgresError:
+                raise
+            except asyncpg.InternalClientError as error:
+                connection.terminate()
+                if _TAKING_LEAVE in str(error):
+                    raise NotConnected from error
                 raise
             except BaseException:
                 connection.terminate()
@@ -75,6 +105,10 @@ class Connections:
             if not connection.is_closed():
                 return connection
         try:
-            return await asyncpg.connect(self._dsn, timeout=_CONNECT_S, server_settings=self._settings)
+            return await asyncpg.connect(
+                self._dsn, timeout=_CONNECT_S, command_timeout=self._silence_s, server_settings=self._settings
+            )
+        except TimeoutError:
+            raise
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise NotConnected from error

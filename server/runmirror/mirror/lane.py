@@ -61,7 +61,7 @@ class Lane:
     ) -> None:
         self.link = link
         self.running: dict[UUID, asyncio.Task[None]] = {}  # by run, or by the token of a registered model's lease
-        self._leases: dict[UUID, Lease] = {}  # of those runs
+        self._leases: dict[UUID, Lease] = {}  # of those runs, until they are given back
         self._models = ModelWorker(tools.settings, tools.engine, link)
         self._tools = tools
         self._settings = tools.settings
@@ -90,7 +90,7 @@ class Lane:
             return
         async with self._tools.one_statement() as connection:
             lost = await queue.lost(connection, list(self._leases.values()))
-        for run_id in lost & self.running.keys():
+        for run_id in lost & self._leases.keys():
             self.running[run_id].cancel()
 
     async def close(self) -> None:
@@ -246,11 +246,14 @@ class Lane:
                 log.exception("run %s could not be mirrored", lease.run_id.hex)
             await self._failed(target, lease, error)
         else:
+            self._let_go(lease)
             self._run_outages.pop(lease.run_id, None)
             await self._note_contact(asked_at)
         finally:
-            del self.running[lease.run_id]
-            del self._leases[lease.run_id]
+            # Given back, the run may be in another's hands by now: in those of this lane, too.
+            if self.running.get(lease.run_id) is asyncio.current_task():
+                del self.running[lease.run_id]
+            self._let_go(lease)
             self._wake.set()
             self._changed()
 
@@ -298,6 +301,8 @@ class Lane:
         """Write the decision down; if Postgres is away the lease is given back later, or expires."""
         told = describe(error)
         log.warning("run %s: %s: %s", lease.run_id.hex, type(decision).__name__.lower(), told)
+        # It is about to be given back, which is no loss: what follows, as to note an outage, must not be disturbed.
+        self._let_go(lease)
         try:
             async with self._engine.begin() as connection:
                 match decision:
@@ -312,6 +317,10 @@ class Lane:
             self._unreleased.append(lease)
         except DATABASE_ERRORS:
             self._unreleased.append(lease)
+
+    def _let_go(self, lease: Lease) -> None:
+        if self._leases.get(lease.run_id) is lease:
+            del self._leases[lease.run_id]
 
     async def _give_back(self) -> None:
         """Release what could not be released when it should have been."""

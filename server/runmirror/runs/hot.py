@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 
 from runmirror import names
-from runmirror.errors import InvalidParameter, Unavailable
+from runmirror.errors import Busy, InvalidParameter, Unavailable
 from runmirror.hot.connections import NOT_DONE, Connections, NotConnected
 from runmirror.hot.middleware import HotHandler
 from runmirror.hot.together import Together
@@ -36,7 +36,7 @@ _TELLING_TAGS = frozenset({RUN_NAME_TAG, *ROUTING_TAGS})
 
 # Postgres said no, so the transaction is rolled back. What fails otherwise may have been committed.
 _ROLLED_BACK = (asyncpg.PostgresError,)
-_LOST = (asyncpg.InterfaceError, OSError, TimeoutError)
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class _LogMetric(Point, kw_only=True, gc=False):
@@ -169,6 +169,8 @@ class HotRuns:
         weight = len(write.metrics) + len(write.params) + len(write.tags)
         try:
             written = await self._writes.write(write, key=write.run_id, weight=weight)
+        except TimeoutError as error:  # the ordinary way would only wait as long once more
+            raise Busy("The database does not answer; send it again.") from error
         except (Unusual, *NOT_DONE):
             # All of these writes may be repeated: the ordinary route does so, or says what is wrong.
             return None
