@@ -50,7 +50,9 @@ def test_server_and_worker_never_import_unpickle_or_unpack_an_artifact() -> None
     dangerous = importers(
         PACKAGE, "pickle", "cloudpickle", "joblib", "tarfile", "zipfile", "shelve", "marshal", "yaml", "mlflow"
     )
-    assert [file for file in dangerous if not file.startswith("demo/")] == []
+    # The file store's own metadata, by a safe loader, in a command of its own.
+    allowed = ["importing/file_store.py"]
+    assert [file for file in dangerous if not file.startswith("demo/")] == allowed
 
 
 def test_entities_errors_and_settings_import_nothing_of_ours() -> None:
