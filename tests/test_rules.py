@@ -51,7 +51,9 @@ def test_server_and_worker_never_import_unpickle_or_unpack_an_artifact() -> None
     dangerous = importers(
         PACKAGE, "pickle", "cloudpickle", "joblib", "tarfile", "zipfile", "shelve", "marshal", "yaml", "mlflow"
     )
-    assert [file for file in dangerous if not file.startswith("demo/") and file != "deployments/score.py"] == []
+    # The file store's own metadata, by a safe loader, in a command of its own.
+    allowed = {"deployments/score.py", "importing/file_store.py"}
+    assert {file for file in dangerous if not file.startswith("demo/")} == allowed
     assert list(importers(PACKAGE, "runmirror.deployments.score", "runmirror.deployments.azureml_program")) == []
 
 

@@ -56,6 +56,10 @@ def old_server(old_places: tuple[OldServer, Path]) -> OldServer:
 
 @pytest.fixture
 def import_all(settings: Settings) -> Import:
+    return importing(settings)
+
+
+def importing(settings: Settings) -> Import:
     """`runmirror import FROM --json`; keywords are fields of Wish and How."""
 
     async def run(address: str, **options: Any) -> Imported:

@@ -36,23 +36,6 @@ def fill(uri: str, folder: Path) -> dict[str, Any]:
     return made
 
 
-def change(uri: str, made: dict[str, Any], folder: Path) -> None:
-    """What happens at the source between two imports."""
-    mlflow.set_tracking_uri(uri)
-    client = MlflowClient(uri, uri)
-    run_id = made["small_runs"][0]
-    client.log_batch(run_id, metrics=[Metric("loss", 0.01, 9_000, 50)], params=[Param("late", "yes")])
-    client.set_tag(run_id, "stage", "changed")
-    client.delete_tag(run_id, "round")
-    client.set_terminated(run_id, "KILLED", 77_000)
-    client.log_text(run_id, "more", "late/more.txt")
-    client.delete_run(made["small_runs"][1])
-    client.restore_run(made["deleted_run"])
-    made["new_run"] = _small_run(client, made["experiment"], 11)
-    version = client.create_model_version("classifier", f"runs:/{made['run']}/files", made["run"])
-    client.set_registered_model_alias("classifier", "newest", version.version)
-
-
 def _long_run(client: MlflowClient, experiment: str, folder: Path) -> str:
     run_id = client.create_run(experiment, start_time=1_700_000_000_123, run_name="long one").info.run_id
     points = [Metric("loss", 1 / (step + 1), 1_700_000_000_000 + step, step) for step in range(2500)]
@@ -77,8 +60,9 @@ def _long_run(client: MlflowClient, experiment: str, folder: Path) -> str:
 
 def _small_run(client: MlflowClient, experiment: str, number: int) -> str:
     run_id = client.create_run(experiment, start_time=10_000 + number, run_name=f"small {number}").info.run_id
+    tags = [RunTag("round", "once"), RunTag("temporary", "yes")]
     metrics = [Metric(key, number / 7, 1000 + number, number) for key in ("loss", "acc")]
-    client.log_batch(run_id, metrics, [Param("number", str(number))], [RunTag("round", "1"), RunTag("temporary", "2")])
+    client.log_batch(run_id, metrics, [Param("number", f"n{number}")], tags)
     client.log_inputs(run_id, datasets=[DatasetInput(DATASET, [])])
     client.set_terminated(run_id, "FINISHED", 20_000 + number)
     return str(run_id)

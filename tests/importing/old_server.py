@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow.store.model_registry.dbmodels.models
+import mlflow.store.tracking.dbmodels.models  # noqa: F401 - both tell Base of their tables
+from mlflow.store.db.base_sql_model import Base
+from sqlalchemy import Column, MetaData, Table, create_engine, insert, make_url, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.server import clean_environment
 
@@ -70,3 +75,31 @@ def multiply(database: Path, experiment: int, count: int) -> list[str]:
 
 def copy_of(folder: Path, place: Path) -> Path:
     return Path(shutil.copytree(folder, place))
+
+
+async def copy_to_postgres(database: Path, url: str, admin_url: str) -> None:
+    """MLflow's tables as its own models make them, with all rows of a SQLite file."""
+
+    def of(address: str) -> str:
+        return make_url(address).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    admin = create_async_engine(of(admin_url), isolation_level="AUTOCOMMIT")
+    async with admin.connect() as connection:
+        await connection.execute(text("CREATE DATABASE mlflow_copy"))
+    await admin.dispose()
+    there, here = create_engine(f"sqlite:///{database}"), create_async_engine(of(url))
+    tables = MetaData()
+    try:
+        async with here.begin() as connection:
+            for theirs in Base.metadata.sorted_tables:
+                columns = [column for column in theirs.columns if column.computed is None]
+                with there.connect() as source:
+                    rows = [dict(row._mapping) for row in source.execute(select(*columns))]
+                # Without the foreign keys, which MLflow's models and migrations name differently.
+                ours = Table(theirs.name, tables, *(Column(c.name, c.type, primary_key=c.primary_key) for c in columns))
+                await connection.run_sync(ours.create)
+                if rows:
+                    await connection.execute(insert(ours), rows)
+    finally:
+        there.dispose()
+        await here.dispose()

@@ -1,19 +1,27 @@
 """What another tracking server has is here after an import: once, whole, and again after it has changed."""
 
+import asyncio
 import sqlite3
+import sys
+from asyncio.subprocess import DEVNULL
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.importing.source import SourceError
 from runmirror.settings import Settings
+from tests.conformance.compare import Both, Side
 from tests.importing.conftest import Import
-from tests.importing.old_server import OldServer, copy_of, multiply
+from tests.importing.old_server import OldServer, copy_of, copy_to_postgres, multiply
+from tests.server import clean_environment, serving
 
 POINT = "(key, value, timestamp, step, is_nan, run_uuid) VALUES ('loss', 9.5, 9000, 50, 0, ?)"
+MANY = 2000
+DEADLINE_S = 60
 EVERYTHING = {
     "experiments": {"new": 2, "into_ones_that_are_here": 1, "unchanged": 0},
     "runs": {"new": 9, "changed": 0, "unchanged": 0, "points": 2524},
@@ -190,3 +198,102 @@ async def test_runs_may_be_kept_out_of_the_mirror(
     async with engine.connect() as connection:
         rows = await connection.execute(asked)
         assert rows.all() == [("off", 9)]
+
+
+async def number_of(engine: AsyncEngine, table: str) -> int:
+    async with engine.connect() as connection:
+        return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
+
+
+async def test_an_import_that_is_killed_goes_on_where_it_was_and_nothing_is_there_twice(
+    old_server: OldServer, import_all: Import, engine: AsyncEngine, settings: Settings, tmp_path: Path
+) -> None:
+    database = old_server.copied_database(tmp_path)
+    multiply(database, int(old_server.made["experiment"]), MANY)
+    address = f"sqlite:///{database}"
+    command = [sys.executable, "-m", "runmirror", "import", address, "--artifacts-from", old_server.artifacts]
+    environment = clean_environment(
+        {"RUNMIRROR_DATABASE_URL": str(settings.database_url), "RUNMIRROR_DATA_DIR": str(settings.data_dir)}
+    )
+    child = await asyncio.create_subprocess_exec(*command, env=environment, stdout=DEVNULL, stderr=DEVNULL)
+    async with asyncio.timeout(DEADLINE_S):
+        while await number_of(engine, "runs") < 500:
+            assert child.returncode is None
+            await asyncio.sleep(0.01)
+    child.kill()
+    await child.wait()
+    there = await number_of(engine, "runs")
+    assert 500 <= there < MANY
+    async with engine.connect() as connection:
+        # Each run is there whole, with its note, or not at all.
+        broken = text(
+            """
+            SELECT count(*) FROM runs r
+            FULL JOIN (SELECT * FROM imported WHERE kind = 'run') i ON i.target = replace(r.run_id::text, '-', '')
+            LEFT JOIN mirrors m ON m.run_id = r.run_id
+            LEFT JOIN latest_metrics l ON l.run_id = r.run_id AND l.key = 'm'
+            WHERE r.run_id IS NULL OR i.key IS NULL OR m.run_id IS NULL OR (r.name = 'small' AND l.value <> 3)
+                OR (r.name = 'small' AND l.key IS NULL)
+        """.replace("::", r"\:\:")
+        )
+        assert await connection.scalar(broken) == 0
+
+    rest = await import_all(address, artifacts_from=old_server.artifacts)
+    assert rest.agrees, rest.lines[:5]
+    assert rest.counts["runs"]["unchanged"] == there
+    assert rest.counts["runs"]["new"] == MANY + 9 - there
+    assert await number_of(engine, "runs") == MANY + 9
+    assert await number_of(engine, "metric_points") == MANY * 10 + 2524
+
+
+async def test_postgres_is_read_as_sqlite_is(
+    old_server: OldServer, import_all: Import, postgres: str, tmp_path: Path
+) -> None:
+    """The same source under another address: then nothing of it is new, whatever driver gave it."""
+    database = old_server.copied_database(tmp_path)
+    copy = make_url(postgres).set(database="mlflow_copy")
+    await copy_to_postgres(database, copy.render_as_string(hide_password=False), postgres)
+    options = {"artifacts_from": old_server.artifacts, "source_name": "theirs"}
+    assert (await import_all(f"sqlite:///{database}", **options)).agrees
+    again = await import_all(copy.render_as_string(hide_password=False), **options)
+    assert again.agrees
+    assert [numbers.get("new", 0) + numbers.get("changed", 0) for numbers in again.counts.values()] == [0] * 8
+
+
+async def test_the_same_calls_are_answered_as_by_the_old_server(
+    old_server: OldServer, import_all: Import, settings: Settings
+) -> None:
+    assert (await import_all(old_server.url)).agrees
+    made = old_server.made
+    with (
+        serving(settings.data_dir, "--no-mirror", "--backend-store-uri", str(settings.database_url)) as server,
+        httpx.Client(base_url=old_server.url, timeout=60, trust_env=False) as theirs,
+        httpx.Client(base_url=server.url, timeout=60, trust_env=False) as ours,
+    ):
+        both = Both(Side("mlflow", old_server.url, theirs), Side("runmirror", server.url, ours, output=server.log))
+        await asyncio.to_thread(ask_both, both, made)
+
+
+def ask_both(both: Both, made: dict[str, Any]) -> None:
+    both.call("GET", "registered-models/get", params={"name": "classifier"})
+    both.call("GET", "model-versions/search", params={"filter": "name = 'classifier'"})
+    for alias in ("champion", "rival"):
+        both.call("GET", "registered-models/alias", params={"name": "classifier", "alias": alias})
+    both.call("GET", "model-versions/get", params={"name": "greeting", "version": "1"})
+    for name, place in (("churn", "experiment"), ("over", "gone")):
+        both.call("GET", "experiments/get-by-name", params={"experiment_name": name})
+        both.bind(place, "experiment.experiment_id")
+        search = {"experiment_ids": [f"{{{place}}}"], "run_view_type": "ALL", "order_by": ["attributes.start_time"]}
+        found = both.call("POST", "runs/search", json=search, ignore=("deleted_time",))
+        assert len(found.at("runs")) == {"churn": 7, "over": 1}[name]
+    for key in ("loss", "odd", "back", "nan", "f1"):
+        both.call("GET", "metrics/get-history", params={"run_id": made["run"], "metric_key": key})
+    both.call("GET", "artifacts/list", params={"run_id": made["run"]})
+    both.call("GET", "artifacts/list", params={"run_id": made["run"], "path": "files/deep"})
+    both.call("GET", "/get-artifact", params={"run_uuid": made["run"], "path": "files/deep/b ü.txt"})
+    both.call("GET", f"logged-models/{made['model']}")
+    both.call("GET", f"logged-models/{made['model']}/artifacts/directories")
+    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "{experiment}"}}
+    both.call("POST", "/api/3.0/mlflow/traces/search", json={"locations": [location], "max_results": 10})
+    for trace_id in made["traces"]:
+        both.call("GET", "/ajax-api/2.0/mlflow/get-trace-artifact", params={"request_id": trace_id})

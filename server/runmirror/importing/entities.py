@@ -87,7 +87,7 @@ class OldVersion(msgspec.Struct, frozen=True):
     version: int
     creation_time_ms: int
     last_updated_time_ms: int
-    description: str
+    description: str | None
     stage: str
     source: str
     run_id: str

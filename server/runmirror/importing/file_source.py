@@ -288,7 +288,7 @@ def _version(meta: Mapping[str, Any], tags: dict[str, str]) -> OldVersion:
     created = int(meta.get("creation_timestamp") or 0)
     return OldVersion(
         int(meta["version"]), created, int(meta.get("last_updated_timestamp") or created),
-        str(meta.get("description") or ""), str(meta.get("current_stage") or "None"), str(meta.get("source") or ""),
+        meta.get("description"), str(meta.get("current_stage") or "None"), str(meta.get("source") or ""),
         str(meta.get("run_id") or ""), str(meta.get("run_link") or ""), str(meta.get("storage_location") or ""), tags,
     )  # fmt: skip
 

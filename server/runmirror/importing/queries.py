@@ -233,7 +233,7 @@ async def create_runs(connection: AsyncConnection, runs: Sequence[tuple[UUID, st
 
 
 async def open_runs(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row[Any]]:
-    """Begin a write of each, and make it active: as it was, `(run_id, seq, info_seq, lifecycle_stage, deleted_time_ms)`."""
+    """Begin a write of each, and make it active; `(run_id, seq, info_seq, lifecycle_stage, deleted_time_ms)` before."""
     found = {row.run_id: row for row in await connection.execute(_LOCK_RUNS, {"run_ids": list(run_ids)})}
     await connection.execute(_BEGIN, {"run_ids": list(run_ids)})
     await connection.execute(_MARK_BEHIND, {"run_ids": list(run_ids)})

@@ -113,8 +113,8 @@ class _Writing:
             source, location = await self._source(version)
             await registry_queries.create_version(
                 self._connection, key, version.version, source=source, storage_location=location,
-                run_id=version.run_id, run_link=version.run_link, description=version.description, tags=version.tags,
-                now_ms=version.creation_time_ms,
+                run_id=version.run_id, run_link=version.run_link, description=version.description or "",
+                tags=version.tags, now_ms=version.creation_time_ms,
             )  # fmt: skip
         else:
             for tag, value in version.tags.items():
@@ -123,7 +123,7 @@ class _Writing:
             self._connection, key, version.version,
             {
                 "creation_time_ms": version.creation_time_ms, "last_updated_time_ms": version.last_updated_time_ms,
-                "stage": registry_rules.canonical_stage(version.stage), "description": version.description or None,
+                "stage": registry_rules.canonical_stage(version.stage), "description": version.description,
             },
         )  # fmt: skip
 

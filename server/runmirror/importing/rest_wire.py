@@ -137,7 +137,7 @@ def _version(told: Json) -> OldVersion:
     created = int(told.get("creation_timestamp") or 0)
     return OldVersion(
         int(told["version"]), created, int(told.get("last_updated_timestamp") or created),
-        str(told.get("description") or ""), str(told.get("current_stage") or "None"), str(told.get("source") or ""),
+        told.get("description"), str(told.get("current_stage") or "None"), str(told.get("source") or ""),
         str(told.get("run_id") or ""), str(told.get("run_link") or ""), tags=_pairs(told.get("tags")),
     )  # fmt: skip
 

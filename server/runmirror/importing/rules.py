@@ -83,7 +83,7 @@ def check_version(version: OldVersion) -> None:
         registry_rules.canonical_stage(version.stage)
     except RunmirrorError as error:
         raise Refused(error.message) from error
-    _check_texts([version.description, version.source, version.run_link, *version.tags, *version.tags.values()])
+    _check_texts([version.description or "", version.source, version.run_link, *version.tags, *version.tags.values()])
 
 
 def _check_pairs(what: str, pairs: Mapping[str, str], longest: int) -> None:

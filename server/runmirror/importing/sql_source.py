@@ -225,7 +225,7 @@ def _portions(runs: Sequence[OldRun]) -> list[list[OldRun]]:
 def _version(row: Sequence[Any], tags: dict[str, str]) -> OldVersion:
     _, version, created, updated, description, stage, source, location, run_id, run_link = row
     return OldVersion(
-        version, created or 0, updated or created or 0, description or "", stage or "None", source or "", run_id or "",
+        version, created or 0, updated or created or 0, description, stage or "None", source or "", run_id or "",
         run_link or "", location or "", tags,
     )  # fmt: skip
 
