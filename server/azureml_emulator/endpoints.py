@@ -189,6 +189,8 @@ async def delete_endpoint(emulator: Emulator, request: Request) -> Response:
     endpoint = emulator.state.endpoints.get(request.path_params["endpoint"])
     if endpoint is None:
         return Response(status_code=204)
+    if endpoint.operation.kind != "Deleting" and not endpoint.operation.is_over:
+        raise Busy(f"The endpoint {endpoint.name} is {_provisioning(endpoint.operation)}")
     endpoint.operation = long_running.begin("Deleting", endpoint.name, emulator.settings.deploy_seconds)
     return _answer(emulator, None, 202, endpoint.operation)
 

@@ -115,6 +115,20 @@ def test_azureml_core_reads_what_mlflow_logged_and_writes_its_own(
     _check_all_routes_known(emulator)
 
 
+def test_azureml_mlflow_deploys_a_registered_model_to_an_online_endpoint(
+    rest: Rest, emulator: EmulatorProcess, azureml_python: Path
+) -> None:
+    """The other client of the endpoints that runmirror deploys to."""
+    run = rest.run()
+    rest.put(rest.write_url(run, "model/MLmodel"), b"flavors: {}")
+    source = rest.get("/runs/get", run_id=run["run_id"]).json()["run"]["info"]["artifact_uri"] + "/model"
+    rest.post("/registered-models/create", {"name": "m"})
+    rest.post("/model-versions/create", {"name": "m", "source": source, "run_id": run["run_id"]}).raise_for_status()
+    seen = _run(azureml_python, emulator, "deploy_with_mlflow.py", emulator.ready["tracking_uri"], "models:/m/1")
+    assert seen == {"endpoint": "Succeeded", "deployment": "Succeeded", "listed": ["by-mlflow"], "left": []}
+    _check_all_routes_known(emulator)
+
+
 def test_azureml_mlflow_signs_in_as_a_managed_identity(emulator: EmulatorProcess, azureml_python: Path) -> None:
     seen = _run(
         azureml_python,

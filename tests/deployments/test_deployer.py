@@ -64,6 +64,20 @@ async def test_a_newer_version_takes_the_place_and_the_address_stays(
     assert (await bench.until(second.deployment_id)).state is State.DELETED
 
 
+async def test_what_is_deleted_while_azure_makes_it_goes_when_azure_lets_it(
+    bench: Bench, emulator: EmulatorProcess
+) -> None:
+    emulator.change_settings(deploy_seconds=0.4)
+    await bench.mirror()
+    deployment_id = await bench.deploy()
+    await bench.until(deployment_id, lambda held: held.state is State.DEPLOYING)
+    await bench.delete(deployment_id)
+    busy = await bench.until(deployment_id, lambda held: held.last_error is not None)
+    assert (busy.state, "is Creating" in str(busy.last_error)) == (State.DELETING, True)
+    assert (await bench.until(deployment_id)).state is State.DELETED
+    assert emulator.state()["endpoints"] == []
+
+
 async def test_why_azure_could_not_deploy_is_told_in_its_words(bench: Bench, emulator: EmulatorProcess) -> None:
     emulator.change_settings(deployments_fail=True)
     await bench.mirror()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused, json_object
-from runmirror.mirror.azureml_services import words
+from runmirror.mirror.azureml_services import unless_busy, words
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.target import Guard, TargetUnavailable
 
@@ -107,7 +107,7 @@ class AzureEndpoints:
             await self._client.ask(self._guard, "DELETE", f"{self._url}/{name}", params={"api-version": API_VERSION})
         except Refused as error:
             if not error.is_absent:
-                raise
+                raise unless_busy(error) from None
 
     async def _get(self, path: str) -> Json | None:
         try:
@@ -118,9 +118,11 @@ class AzureEndpoints:
             raise
 
     async def _put(self, path: str, body: Json) -> str | None:
-        answer = await self._client.ask(
-            self._guard, "PUT", self._url + path, body=body, params={"api-version": API_VERSION}
-        )
+        url = self._url + path
+        try:
+            answer = await self._client.ask(self._guard, "PUT", url, body=body, params={"api-version": API_VERSION})
+        except Refused as error:
+            raise unless_busy(error) from None
         json_object(answer, has_effect=False)
         operation = answer.headers.get("Azure-AsyncOperation")
         return str(operation) if operation else None

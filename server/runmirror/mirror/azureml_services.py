@@ -10,7 +10,7 @@ from typing import Any
 from runmirror.mirror.azureml_http import AzureClient, Json, Refused
 from runmirror.mirror.azureml_workspace import Workspace
 from runmirror.mirror.redact import redact
-from runmirror.mirror.target import Guard
+from runmirror.mirror.target import Guard, TargetError, TargetUnavailable
 
 _LOG_TAIL = 600
 
@@ -85,10 +85,15 @@ class AzureServices:
             await self._ask("DELETE", f"/services/{name}")
         except Refused as error:
             if not error.is_absent:
-                raise
+                raise unless_busy(error) from None
 
     async def _ask(self, method: str, path: str, params: Mapping[str, str | int] | None = None) -> Json:
         return await self._client.call(self._guard, method, self._url + path, params=params)
+
+
+def unless_busy(error: Refused) -> TargetError:
+    """What is being changed right now can be changed later."""
+    return TargetUnavailable(str(error)) if error.status == 409 else error
 
 
 def words(error: Any) -> str:
