@@ -86,6 +86,15 @@ def test_compose_publishes_the_api_on_loopback_alone_and_asks_for_tokens() -> No
     assert "INSECURE" not in COMPOSE_FILE
 
 
+def test_the_demos_secret_is_the_emulators() -> None:
+    """Written in both places, so that none is taken from the shell of whoever starts it."""
+    demo = (REPOSITORY / "docker" / "demo.env").read_text(encoding="utf-8")
+    secret = re.findall(r"^AZURE_CLIENT_SECRET=(.+)$", demo, re.MULTILINE)
+    assert [f"--client-secret={each}" for each in secret] == [
+        word for word in COMPOSE["services"]["emulator"]["command"] if "secret" in word
+    ]
+
+
 def test_every_service_of_ours_is_locked_in() -> None:
     ours = [service for service in COMPOSE["services"].values() if "RUNMIRROR" in service["image"]]
     assert len(ours) == 6

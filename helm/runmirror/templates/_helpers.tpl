@@ -121,7 +121,12 @@ wasbs://{{ .azureBlob.container }}@{{ .azureBlob.storageAccount }}.{{ .azureBlob
 {{- end }}
 {{- range $name, $value := .Values.settings }}
 - name: {{ $name }}
+  {{- /* To Helm every number is a fraction, and a large one would be written as 6.7e+07. */}}
+  {{- if and (kindIs "float64" $value) (eq $value (floor $value)) }}
+  value: {{ int64 $value | toString | quote }}
+  {{- else }}
   value: {{ $value | toString | quote }}
+  {{- end }}
 {{- end }}
 {{- with .Values.extraEnvVars }}
 {{ toYaml . }}

@@ -14,7 +14,9 @@ def test_the_image_is_small_says_what_it_is_and_has_no_compiler(docker: Docker, 
     print(f"the image has {image['Size'] / 1e6:.0f} MB")
     assert image["Size"] < LARGEST_BYTES
     assert image["Config"]["User"] == "10001:10001"
-    assert image["Config"]["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    labels = image["Config"]["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert "python" in labels["org.opencontainers.image.base.name"]
     tools = "command -v gcc cc make pip pip3; find / -xdev -name 'cc1*' -o -xdev -name 'pip' -type d 2>/dev/null; true"
     found = docker("run", "--rm", "--network", "none", "--entrypoint", "sh", IMAGE, "-c", tools).split()
     assert [path for path in found if not path.startswith("/usr/lib/python3/")] == []
