@@ -120,7 +120,8 @@ types: $(VENV)/.dev ## Check types
 
 audit: $(VENV)/.dev ## Security rules over the package, and known holes of what it uses (asks PyPI)
 	$(BIN)/ruff check --select S server
-	$(PIP) install pip-audit
+	$(PIP) install bandit pip-audit
+	$(BIN)/bandit --quiet --recursive server --severity-level high
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(VENV)/.dev ## Put the code into the project's format

@@ -5,6 +5,7 @@ import json
 
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sqlalchemy import event
 
 from runmirror.auth.levels import Kind, Level
 from tests.auth.conftest import Guarded
@@ -227,4 +228,35 @@ async def forbidden_soon(client: httpx.AsyncClient, path: str, body: object = No
         while (
             await client.request(method, path, content=content, headers={"content-type": "application/json"})
         ).status_code != 403:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_editors_files_take_the_short_way_until_the_place_is_anothers(guarded: Guarded) -> None:
+    world = await populated(guarded)
+    editor, admin = world.clients["editor"], world.clients["admin"]
+    folder = f"/api/2.0/mlflow-artifacts/artifacts/{world.experiment_id}/{world.run_id}/artifacts"
+    asked: list[str] = []
+
+    @event.listens_for(guarded.app.state.engine.sync_engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    async with asyncio.timeout(10):
+        while True:  # what making the world has told may come late
+            asked.clear()
+            assert (await editor.put(f"{folder}/a.txt", content=b"x")).status_code == 200
+            if not asked:
+                break
+    assert (await editor.put(f"{folder}/deep/b.txt", content=b"x")).status_code == 200
+    assert asked == [], "neither who it is nor what they may do is asked again"
+    for name in ("stranger", "reader"):
+        assert (await world.clients[name].put(f"{folder}/c.txt", content=b"x")).status_code == 403
+    for path in ("%2e%2e%2f%2e%2e%2fx", "a//b", "%2e"):
+        assert (await editor.put(f"{folder}/{path}", content=b"x")).status_code in {400, 403, 404}, path
+    # An admin may have an experiment's files below another's; then both count.
+    inner = {"name": "inner", "artifact_location": f"mlflow-artifacts:/{world.experiment_id}/inner"}
+    assert (await admin.post(f"{V2}/experiments/create", json=inner)).status_code == 200
+    place = f"/api/2.0/mlflow-artifacts/artifacts/{world.experiment_id}/inner/x"
+    async with asyncio.timeout(10):
+        while (await editor.put(place, content=b"x")).status_code != 403:
             await asyncio.sleep(0.01)

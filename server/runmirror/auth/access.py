@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from runmirror.artifacts.location import SCHEME
 from runmirror.auth import queries
 from runmirror.auth.identities import Identities
 from runmirror.auth.levels import Kind
@@ -26,15 +27,19 @@ class Access:
         self._identities = identities
         self._levels: dict[tuple[int, Kind, int], int] = {}
         self._places: dict[tuple[Thing, str], list[int]] = {}
-        identities.at_change(self._forget_levels)
+        self._tops: dict[str, list[int]] = {}  # folders at the top of the store with all below in these experiments
+        identities.at_change(self._forget)
 
     async def places(self, thing: Thing, given: Sequence[str], connection: AsyncConnection | None = None) -> Places:
         """Of each that is there, the experiments it lies in, or the registered model it is."""
         found = {text: self._places[thing, text] for text in given if (thing, text) in self._places}
+        tops = self._tops
         if unknown := [text for text in given if text not in found]:
             try:
                 async with self._connected(connection) as connected:
                     asked = await places_of(connected, thing, unknown)
+                    if thing is Thing.FILE and self._identities.is_fresh:
+                        await _keep_top(connected, tops, unknown[0])
             except DATABASE_ERRORS as error:
                 raise _answer(error) from error
             found.update(asked)
@@ -64,6 +69,8 @@ class Access:
         return self._levels.get((viewer.user_id, kind, number))
 
     def known_places(self, thing: Thing, given: str) -> list[int] | None:
+        if thing is Thing.FILE:
+            return self._tops.get(_top(given))
         return self._places.get((thing, given))
 
     def _connected(self, connection: AsyncConnection | None) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -74,8 +81,24 @@ class Access:
             self._places.clear()
         self._places.update(((thing, text), numbers) for text, numbers in places.items())
 
-    def _forget_levels(self) -> None:
-        self._levels = {}
+    def _forget(self) -> None:
+        """Whoever makes an experiment is granted it, which is a change too: so no place is kept that got another."""
+        self._levels, self._tops = {}, {}
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]
+
+
+async def _keep_top(connection: AsyncConnection, tops: dict[str, list[int]], path: str) -> None:
+    """An experiment's files lie below its number, unless it was given another place; then nothing is kept."""
+    top = _top(path)
+    if (
+        top not in tops
+        and len(tops) < _MOST_KEPT
+        and not await queries.experiments_below(connection, f"{SCHEME}{top}/")
+    ):
+        tops[top] = await queries.experiments_around(connection, [SCHEME + top])
 
 
 def _answer(error: Exception) -> Exception:

@@ -99,13 +99,10 @@ class PatientProtocol(OneWriteProtocol):
         self._next_is, self._unpaid, self.waited_s = _HEAD, 1, 0.0  # of what came with it, one byte is enough
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._next_is == _HEAD:  # what comes behind a body has nothing to say about the request any more
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._next_is, self._body_s, self.waited_s, self._before_body = _BODY, 0.0, 0.0, self._received
         super().on_headers_complete()
+        self.headers = []  # what comes behind a body has nothing to say about the request any more
 
     def on_body(self, body: bytes) -> None:
         self._unpaid = 0
