@@ -78,7 +78,9 @@ async def test_what_finds_postgres_in_the_act_of_ending_its_connection_is_no_err
         update = {"run_id": run_id, "run_name": "new"}
         tag = {"run_id": run_id, "key": "k", "value": "v"}
         for path, body in (("set-tag", tag), ("update", update), ("create", {"experiment_id": "0"})):
-            assert (await client.post(f"{API}/runs/{path}", json=body)).status_code == 200
+            # Those of the pool that were not asked since the last end have yet to find out.
+            before = [(await client.post(f"{API}/runs/{path}", json=body)).status_code for _ in range(12)]
+            assert before[-1] == 200
             line.last_words.clear()
             async with engine.connect() as connection:
                 await connection.execute(
@@ -87,11 +89,11 @@ async def test_what_finds_postgres_in_the_act_of_ending_its_connection_is_no_err
                 )  # fmt: skip
             await line.last_words.wait()
             answer = await client.post(f"{API}/runs/{path}", json=body)
-            assert answer.status_code in {200, 429}, answer.text
+            assert answer.status_code in {200, 429, 503}, answer.text  # 503: whether it was heard is not known
             assert answer.status_code == 200 or int(answer.headers["Retry-After"]) > 0
             await line.end()  # now it is heard; each connection of the pool finds out for itself
             again = [(await client.post(f"{API}/runs/{path}", json=body)).status_code for _ in range(12)]
-            assert set(again) <= {200, 429}
+            assert set(again) <= {200, 429, 503}
             assert again[-1] == 200
 
 
