@@ -67,6 +67,7 @@ async def test_what_finds_postgres_in_the_act_of_ending_its_connection_is_no_err
             again = [(await client.post(f"{API}/runs/{path}", json=body)).status_code for _ in range(12)]
             assert set(again) <= {200, 429}
             assert again[-1] == 200
+        line.deaf = False  # or the end of the app would wait for words that never come
 
 
 async def test_a_database_that_stands_still_is_not_waited_for_without_end(settings: Settings) -> None:
