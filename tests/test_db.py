@@ -67,36 +67,6 @@ async def test_a_statement_that_takes_too_long_is_ended_and_told(settings: Setti
         assert (await client.post(f"{API}/runs/set-tag", json=tag)).status_code == 200
 
 
-async def test_what_finds_postgres_in_the_act_of_ending_its_connection_is_no_error_of_ours(
-    settings: Settings, engine: AsyncEngine
-) -> None:
-    """At a restart Postgres ends idle connections by a word; until the end itself is heard, asyncpg is confused."""
-    assert settings.database_url is not None
-    hasty = settings.model_copy(update={"db_statement_timeout": timedelta(seconds=1)})
-    async with database_line(settings.database_url) as line, serving(hasty, line.url) as (client, run_id):
-        line.deaf = True
-        update = {"run_id": run_id, "run_name": "new"}
-        tag = {"run_id": run_id, "key": "k", "value": "v"}
-        for path, body in (("set-tag", tag), ("update", update), ("create", {"experiment_id": "0"})):
-            # Those of the pool that were not asked since the last end have yet to find out.
-            before = [(await client.post(f"{API}/runs/{path}", json=body)).status_code for _ in range(12)]
-            assert before[-1] == 200
-            line.last_words.clear()
-            async with engine.connect() as connection:
-                await connection.execute(
-                    text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                         "WHERE datname = current_database() AND pid <> pg_backend_pid()")
-                )  # fmt: skip
-            await line.last_words.wait()
-            answer = await client.post(f"{API}/runs/{path}", json=body)
-            assert answer.status_code in {200, 429, 503}, answer.text  # 503: whether it was heard is not known
-            assert answer.status_code == 200 or int(answer.headers["Retry-After"]) > 0
-            await line.end()  # now it is heard; each connection of the pool finds out for itself
-            again = [(await client.post(f"{API}/runs/{path}", json=body)).status_code for _ in range(12)]
-            assert set(again) <= {200, 429, 503}
-            assert again[-1] == 200
-
-
 async def test_a_database_that_stands_still_is_not_waited_for_without_end(settings: Settings) -> None:
     assert settings.database_url is not None
     hasty = settings.model_copy(update={"db_statement_timeout": timedelta(seconds=0.5)})

@@ -12,7 +12,7 @@ from azure.storage.blob import BlobServiceClient
 
 from tests.artifacts.azurite import ACCOUNT, KEY, start_azurite
 from tests.chaos.relay import Relay
-from tests.faults.database import finish
+from tests.faults.database import check, finish
 from tests.faults.disk import full, small_disk
 from tests.faults.figures import Figures
 from tests.faults.stage import open_stage
@@ -48,11 +48,7 @@ def blob_store_gone(folder: Path, seed: int) -> Figures:
                     stack.enter_context(start_azurite(azurite, port=port))
                     in_loop(relay.heal)
                 trial.recover()
-            trial.check_livez()
-            trial.check_readyz("blob container")
-            finish(trial)
-            trial.compare()
-            stage.compare_with_workspace(server.url, figures, **environment)
+            check(stage, trial, "blob container", **environment)
     return figures
 
 
@@ -68,13 +64,9 @@ def artifact_disk_full(folder: Path, seed: int) -> Figures:
                 with trial.fault(), full(disk / ".uploads" / "ballast"):
                     time.sleep(FULL_S)
                 trial.recover()
-            trial.check_livez()
-            trial.check_readyz("artifact folder")
-            finish(trial)
-            trial.compare()
+            check(stage, trial, "artifact folder", **where)
             left = [file.name for file in (disk / ".uploads").iterdir()]
             figures.wrong += [f"left behind: {left}"] if left else []
-            stage.compare_with_workspace(server.url, figures, **where)
     return figures
 
 
