@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -14,8 +15,10 @@ from runmirror.mirror.link import Link, Wish, write_link
 from runmirror.mirror.queue import LeaseLost
 from tests.azureml_emulator.process import EmulatorProcess, Json
 from tests.azureml_emulator.rest import Rest
-from tests.deployments.conftest import Bench, version
+from tests.deployments.conftest import Bench, is_done, version
 from tests.mirror.factories import SourceRun
+from tests.mirror.test_crash import struck, until
+from tests.mirror.worker_process import working
 
 
 def asked(emulator: EmulatorProcess, method: str, part: str) -> list[Json]:
@@ -156,6 +159,30 @@ async def test_workers_that_die_in_the_middle_of_each_write_leave_one_endpoint_t
     assert (await bench.get(deployment_id)).state is State.SUCCEEDED
 
 
+async def test_a_worker_that_is_killed_while_azureml_core_asks_is_followed_by_one_that_finds_the_service(
+    bench: Bench, emulator: EmulatorProcess, azureml_python: Path, tmp_path: Path
+) -> None:
+    """Processes as operators start them."""
+    await bench.mirror()
+    deployment_id = await bench.deploy(kind=Kind.ACI, name="prices-aci")
+    emulator.add_fault("hang_after", {"method": "POST", "path": "/services$"}, seconds=60)
+    core = {"RUNMIRROR_AZUREML_PYTHON": str(azureml_python)}
+    with working(bench.settings, emulator, tmp_path / "log", **core) as worker:
+        await until(lambda: struck(emulator))
+        worker.kill()
+        worker.wait()
+    emulator.clear_faults()
+    assert (await bench.get(deployment_id)).state is State.CREATING
+
+    async def is_over() -> bool:
+        return is_done(await bench.get(deployment_id))
+
+    with working(bench.settings, emulator, tmp_path / "log", **core):
+        await until(is_over)
+    assert (await bench.get(deployment_id)).state is State.SUCCEEDED
+    assert [request["path"][-9:] for request in asked(emulator, "POST", "/services")].count("/services") == 1
+
+
 async def test_a_late_worker_changes_nothing(bench: Bench, engine: AsyncEngine) -> None:
     deployment_id = await bench.deploy()
     nothing = timedelta(0)
@@ -211,7 +238,7 @@ async def test_without_azureml_core_a_web_service_fails_with_what_to_do(bench: B
 
 
 async def test_a_web_service_that_was_asked_for_is_found_again_and_failures_are_told(
-    bench: Bench, emulator: EmulatorProcess, azureml_python: object
+    bench: Bench, emulator: EmulatorProcess, azureml_python: Path
 ) -> None:
     """azureml-core asks and cannot read what came of it; then the container does not start, and its log says why."""
     emulator.change_settings(deployments_fail=True)

@@ -7,8 +7,11 @@ given.
 
 import ast
 import json
+import os
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +95,15 @@ def _message(text: str) -> str:
         return text
 
 
+def _end_with(parent: int) -> None:
+    """Who started this may be killed: what it was to ask for is then for another to ask for."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main() -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     asked = json.load(sys.stdin)
     try:
         told = deploy(asked)

@@ -185,7 +185,8 @@ def _why_never(held: Deployment, progress: Progress | None) -> str | None:
         return f"{held.model_name!r} is kept out of the mirror (its tag runmirror.mirror)"
     if progress.state == "quarantined":
         return f"{held.model_name!r} cannot be mirrored: {progress.last_error}"
-    if progress.problem is not None:
+    is_decided = progress.state == "current" or progress.waits_run_id is not None
+    if progress.problem is not None and is_decided:  # else it is about to be tried again
         return f"the workspace's registry has no version {held.version}: {progress.problem}"
     return None
 
