@@ -297,3 +297,28 @@ def ask_both(both: Both, made: dict[str, Any]) -> None:
     both.call("POST", "/api/3.0/mlflow/traces/search", json={"locations": [location], "max_results": 10})
     for trace_id in made["traces"]:
         both.call("GET", "/ajax-api/2.0/mlflow/get-trace-artifact", params={"request_id": trace_id})
+
+
+async def test_a_database_of_mlflow_2_lacks_tables_and_columns(
+    old_server: OldServer, import_all: Import, tmp_path: Path
+) -> None:
+    database = old_server.copied_database(tmp_path)
+    with sqlite3.connect(database) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        newer = (
+            "logged_model",
+            "trace_",
+            "span",
+            "assessments",
+            "entity_associations",
+            "inputs",
+            "registered_model_alias",
+        )
+        for table in [table for table in tables if table.startswith(newer)]:
+            db.execute(f"DROP TABLE {table}")
+        for column in ("runs.deleted_time", "experiments.creation_time", "model_versions.storage_location"):
+            table, name = column.split(".")
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
+    told = await import_all(f"sqlite:///{database}", artifacts_from=old_server.artifacts, verify=False)
+    assert [line["id"] for line in told.told("refused")] == ["classifier/3"]  # a version of a logged model
+    assert told.counts["runs"]["points"] == 2524
