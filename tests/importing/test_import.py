@@ -319,7 +319,7 @@ async def test_a_database_of_mlflow_2_lacks_tables_and_columns(
         )
         for table in [table for table in tables if table.startswith(newer)]:
             db.execute(f"DROP TABLE {table}")
-        for column in ("runs.deleted_time", "experiments.creation_time", "model_versions.storage_location"):
+        for column in ("runs.deleted_time", "experiments.last_update_time", "model_versions.storage_location"):
             table, name = column.split(".")
             db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
     told = await import_all(f"sqlite:///{database}", artifacts_from=old_server.artifacts, verify=False)
