@@ -9,12 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runmirror.__main__ import main
 from runmirror.importing.source import SourceError
 from runmirror.settings import Settings
 from tests.conformance.compare import Both, Side
+from tests.importing.blocks import blocks
 from tests.importing.conftest import Import
 from tests.importing.old_server import OldServer, copy_of, copy_to_postgres, multiply
 from tests.server import clean_environment, serving
@@ -297,3 +300,48 @@ def ask_both(both: Both, made: dict[str, Any]) -> None:
     both.call("POST", "/api/3.0/mlflow/traces/search", json={"locations": [location], "max_results": 10})
     for trace_id in made["traces"]:
         both.call("GET", "/ajax-api/2.0/mlflow/get-trace-artifact", params={"request_id": trace_id})
+
+
+async def test_a_database_of_mlflow_2_lacks_tables_and_columns(
+    old_server: OldServer, import_all: Import, tmp_path: Path
+) -> None:
+    database = old_server.copied_database(tmp_path)
+    with sqlite3.connect(database) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        newer = (
+            "logged_model",
+            "trace_",
+            "span",
+            "assessments",
+            "entity_associations",
+            "inputs",
+            "registered_model_alias",
+        )
+        for table in [table for table in tables if table.startswith(newer)]:
+            db.execute(f"DROP TABLE {table}")
+        for column in ("runs.deleted_time", "experiments.last_update_time", "model_versions.storage_location"):
+            table, name = column.split(".")
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
+    told = await import_all(f"sqlite:///{database}", artifacts_from=old_server.artifacts, verify=False)
+    assert [line["id"] for line in told.told("refused")] == ["classifier/3"]  # a version of a logged model
+    assert told.counts["runs"]["points"] == 2524
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_every_command_of_the_page_about_migration_works(
+    old_places: tuple[OldServer, Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    server, files = old_places
+    folder = tmp_path / "there"
+    folder.mkdir()
+    server.copied_database(folder).rename(folder / "mlflow.db")
+    (folder / "artifacts").symlink_to(server.artifacts)
+    (folder / "mlruns").symlink_to(files)
+    monkeypatch.chdir(folder)
+    environment = {"RUNMIRROR_DATABASE_URL": str(settings.database_url), "RUNMIRROR_DATA_DIR": str(settings.data_dir)}
+    found = list(blocks())
+    assert len(found) == 3
+    for command in found[number]:
+        words = [word.replace("http://127.0.0.1:5001", server.url) for word in command]
+        result = CliRunner().invoke(main, words, env=environment)
+        assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from runmirror.importing.entities import (
 from runmirror.importing.old_files import Files, local_path
 from runmirror.importing.source import PIECE_POINTS, PointsOf, Root, SourceError
 from runmirror.runs.hot_columns import Point
+from runmirror.traces import keys
 
 _PAGE = 200
 _BY_NUMBER = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
@@ -124,7 +126,18 @@ class FileSource:
                         yield trace
 
         async for page in _pages(all_traces):
-            yield page
+            yield [await self._with_spans(trace) for trace in page]
+
+    async def _with_spans(self, trace: OldTrace) -> OldTrace:
+        """In an experiment with an artifact location of its own they lie there."""
+        if trace.spans is not None:
+            return trace
+        trace_id, root = trace.info.trace_id, Root("", "", trace.info.tags.get(keys.ARTIFACT_LOCATION, ""))
+        try:
+            content = b"".join([chunk async for chunk in self._files.read(root, "traces.json")])
+            return replace(trace, spans=old_spans.parse_file(trace_id, content))
+        except SourceError:
+            return trace
 
     async def list_files(self, root: Root) -> Sequence[OldFile]:
         return await self._files.list(self._here(root))
