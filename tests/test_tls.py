@@ -48,6 +48,13 @@ def trusting(server: Path, client: Path | None = None) -> httpx.Client:
     return httpx.Client(verify=context, trust_env=False, timeout=5)
 
 
+def health_of_container(port: int, **environment: str) -> int:
+    """What the image's health check says of a server at this port."""
+    script = Path(__file__).resolve().parents[1] / "docker" / "runmirror-healthcheck"
+    told = clean_environment({"RUNMIRROR_PORT": str(port), **environment})
+    return subprocess.run([sys.executable, str(script), "server"], env=told, check=False).returncode
+
+
 def test_serve_speaks_tls_and_asks_for_the_clients_certificate(open_folder: Path, tmp_path: Path) -> None:
     server, client = certificate(tmp_path, "server"), certificate(tmp_path, "client")
     port = free_port()
@@ -80,6 +87,10 @@ def test_serve_speaks_tls_and_asks_for_the_clients_certificate(open_folder: Path
             stranger.get(f"{url}/version")
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.1:{port}/version", trust_env=False)
+        of_image = {"RUNMIRROR_SSL_CERTFILE": str(server), "RUNMIRROR_SSL_CA_CERTS": str(client)}
+        assert health_of_container(port, **of_image) == 0
+        assert health_of_container(free_port(), **of_image) == 1
+        assert health_of_container(port) == 1, "asked without TLS"
     finally:
         child.terminate()
         _, told = child.communicate(timeout=STOP_DEADLINE_S)

@@ -1,8 +1,10 @@
 """docker-compose.yml as a user starts it: one command, secure, and everything works."""
 
 import json
+import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.docker.live.conftest import Project, project
+from tests.docker.live.conftest import REPOSITORY, Project, project
 from tests.docker.live.engine import Docker
 from tests.server import clean_environment
 
@@ -106,6 +108,15 @@ def test_secrets_are_made_once_and_are_for_their_user_only(up: Project) -> None:
     ] * 5
     up("up", "--detach")
     assert up("exec", "-T", "api", "sh", "-c", "ls -ln /secrets; cat /secrets/*") == before
+
+
+def test_what_helm_test_asks_in_a_cluster_is_answered_here_too(up: Project) -> None:
+    pod = REPOSITORY / "helm" / "runmirror" / "templates" / "tests" / "reachable.yaml"
+    found = re.search(r"- \|\n(.*?)\n +- \{\{", pod.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    asked = ("exec", "-T", "api", "python", "-c", textwrap.dedent(found[1]), "http://api:5000")
+    assert up(*asked, "token").startswith("200 ")
+    assert up(*asked, "none", check=False).startswith("1\n"), "nobody is let in without a token"
 
 
 def test_a_worker_that_hangs_is_unhealthy(up: Project) -> None:
