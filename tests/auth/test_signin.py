@@ -136,6 +136,8 @@ async def test_what_is_wrong_signs_nobody_in(guarded: Guarded) -> None:
     async with guarded.as_nobody() as client:
         long = await client.post("/signin", content=b"secret=" + b"x" * 10_000, headers=OUR_FORM)
         assert long.status_code == 413
+        many = await client.post("/signin", content=b"&".join([b"secret=x"] * 99), headers=OUR_FORM)
+        assert many.status_code == 413
         # A session is no token, and a token is no session.
         _, good = await pasted(guarded, token)
         session = good.cookies[COOKIE]
