@@ -136,6 +136,8 @@ async def test_what_is_wrong_signs_nobody_in(guarded: Guarded) -> None:
     async with guarded.as_nobody() as client:
         long = await client.post("/signin", content=b"secret=" + b"x" * 10_000, headers=OUR_FORM)
         assert long.status_code == 413
+        many = await client.post("/signin", content=b"&".join([b"secret=x"] * 99), headers=OUR_FORM)
+        assert many.status_code == 413
         # A session is no token, and a token is no session.
         _, good = await pasted(guarded, token)
         session = good.cookies[COOKIE]
@@ -347,6 +349,32 @@ async def test_the_identity_provider_signs_a_browser_in_with_its_roles_and_group
         back, _ = await through_the_provider(browser)
         assert (await browser.get(back, headers=GOING)).status_code == 303
         assert (await browser.get("/api/2.0/mlflow/users/list", headers=OUR_PAGE)).status_code == 403
+
+
+async def test_behind_a_proxy_that_takes_a_prefix_off_every_address_is_the_public_one(
+    settings: Settings, engine: AsyncEngine, provider: Provider
+) -> None:
+    more = {
+        "auth": "entra", "oidc_issuer": provider.url, "oidc_audience": AUDIENCE, "oidc_client_id": CLIENT,
+        "public_url": "https://tracking.example/mlflow",
+    }  # fmt: skip
+    async with guarding(settings, engine, **more) as guarded, guarded.as_nobody() as browser:
+        browser.base_url = httpx.URL("http://tracking.example")  # as the proxy hands it on
+        led = await browser.get("/mirror/runs", headers=GOING)
+        assert led.headers["location"] == "/mlflow/signin?next=/mirror/runs"
+        begun = await browser.get("/signin/start?next=/mirror/runs", headers=GOING)
+        [callback] = parse_qs(urlsplit(begun.headers["location"]).query)["redirect_uri"]
+        assert callback == "https://tracking.example/mlflow/signin/callback"
+        cookie = begun.headers["set-cookie"]
+        assert cookie.startswith("__Secure-runmirror_signin=")
+        assert "Path=/mlflow; SameSite=lax; Secure" in cookie
+        provider.redirects, provider.secret = (callback,), ""
+        async with httpx.AsyncClient(trust_env=False) as network:
+            back = (await network.get(begun.headers["location"])).headers["location"]
+        done = await browser.get(
+            back.removeprefix("https://tracking.example/mlflow"), headers={**GOING, "Cookie": cookie.partition(";")[0]}
+        )
+        assert (done.status_code, done.headers["location"]) == (303, "/mlflow/mirror/runs"), done.text
 
 
 async def test_an_answer_that_is_not_to_this_browsers_sign_in_is_refused(

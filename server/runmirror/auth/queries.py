@@ -35,7 +35,7 @@ _BY_TOKEN = text(f"""
 
 # A session of a pasted token is worth no more than the token.
 _BY_SESSION = text(f"""
-    {_WHO}, u.description, s.session_id, s.token_id, s.is_admin AS is_admin_by_role,
+    {_WHO}, u.description, s.session_id, s.token_id, s.way, s.is_admin AS is_admin_by_role,
         extract(epoch FROM least(s.expires_at, t.expires_at))::double precision AS expires_s
     FROM sessions s JOIN principals u ON u.principal_id = s.user_id LEFT JOIN tokens t ON t.token_id = s.token_id
     {_OF.replace("CAST(:claimed AS text[])", "s.claimed")}

@@ -8,6 +8,7 @@ for a head, a body, or for its answer to be taken, holds a socket and memory for
 import asyncio
 import json
 import resource
+import sys
 from typing import Any
 
 from uvicorn.config import Config
@@ -34,7 +35,8 @@ class Patience:
         self._step_s = min(limit_s / _LOOKS, 1.0)
         self._open: set[PatientProtocol] = set()
         self._next: asyncio.TimerHandle | None = None
-        self._most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _NOT_CLIENTS, 64)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = sys.maxsize if descriptors < 0 else max(descriptors - _NOT_CLIENTS, 64)  # below 0: without a limit
 
     def watch(self, protocol: "PatientProtocol") -> None:
         if len(self._open) >= self._most:

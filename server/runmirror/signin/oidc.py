@@ -6,10 +6,11 @@ import hmac
 import logging
 import secrets
 import time
+from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from runmirror.auth.issuer import TIMEOUT_S, Claims, Endpoints, Issuer, read_json
 from runmirror.errors import BadRequest, Busy
@@ -22,6 +23,9 @@ FLOW_S = 600
 _SCOPE = "openid profile email"
 
 
+_Chance = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]  # Rust has no \Z, and its $ is that
+
+
 class NotSignedIn(BadRequest):
     """For people; what the provider said is in the log and not in the answer."""
 
@@ -31,9 +35,9 @@ class Flow(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    state: str
-    nonce: str
-    verifier: str
+    state: _Chance
+    nonce: _Chance
+    verifier: _Chance
     next: str
     begun_at: int
 

@@ -15,7 +15,7 @@ from runmirror.auth.permits import current
 from runmirror.dashboard.origin import SameOrigin
 from runmirror.dashboard.pages import page
 from runmirror.db import write_connection
-from runmirror.errors import BodyTooLong, Busy, RunmirrorError, Unauthenticated
+from runmirror.errors import BadRequest, RunmirrorError, Unauthenticated
 from runmirror.routing import Permission, route
 from runmirror.signin import oidc, queries
 from runmirror.signin.cookies import Cookies
@@ -28,6 +28,13 @@ _MOST_BYTES = 8192
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 _Next = Annotated[str, Query(alias="next", max_length=4000)]
+
+
+class FormTooLong(BadRequest):
+    status = 413
+
+    def __init__(self) -> None:
+        super().__init__("That is more than a name and a token or password.")
 
 
 class WrongSecret(Unauthenticated):
@@ -132,7 +139,7 @@ def _page(request: Request, place: str, error: RunmirrorError | None = None, *, 
     status = 200 if error is None else error.status
     return page(
         request, "signin.html", depth=depth, status=status, headers=headers, next=quote(place, safe="/"),
-        problem="" if error is None else error.message, again=isinstance(error, Busy),
+        problem="" if error is None else error.message,
         has_provider=_has_provider(request), signed_in=viewer is not None and error is None,
     )  # fmt: skip
 
@@ -142,8 +149,11 @@ async def _form(request: Request) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MOST_BYTES:
-            raise BodyTooLong(_MOST_BYTES)
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
+            raise FormTooLong
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
+    except ValueError:
+        raise FormTooLong from None
 
 
 def _places(request: Request) -> Places:

@@ -5,7 +5,7 @@ Needs the extra `otel`; imported only where traces are sent.
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from opentelemetry.context import Context
@@ -13,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -45,8 +45,29 @@ class Tracing:
     @contextmanager
     def span(self, name: str, attributes: Mapping[str, Any], *, is_call: bool = False) -> Iterator[Tell]:
         kind = SpanKind.CLIENT if is_call else SpanKind.INTERNAL
-        with self.tracer.start_as_current_span(name, kind=kind, attributes=attributes) as made:
+        with self._started(name, kind=kind, attributes=attributes) as made:
             yield made.set_attribute
+
+    @contextmanager
+    def _started(
+        self, name: str, *, kind: SpanKind, attributes: Mapping[str, Any], context: Context | None = None
+    ) -> Iterator[Span]:
+        """Of what goes wrong the kind is told, not the words: they may hold what a client wrote."""
+        with self.tracer.start_as_current_span(
+            name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+        ) as made:
+            try:
+                yield made
+            except BaseException as error:
+                made.set_attribute("error.type", type(error).__name__)
+                made.set_status(Status(StatusCode.ERROR))
+                raise
+
+    def request(self, method: str, scope: Scope) -> AbstractContextManager[Span]:
+        """A span of the client's trace, if it tells of one."""
+        attributes = {"http.request.method": method, "url.scheme": scope["scheme"]}
+        context = self.context_of(scope["headers"])
+        return self._started(method, kind=SpanKind.SERVER, attributes=attributes, context=context)
 
     def context_of(self, headers: list[tuple[bytes, bytes]]) -> Context:
         """The client's trace, if it tells of one (`traceparent`)."""
@@ -104,10 +125,7 @@ class TraceRequests:
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         token = spans.set_tracing(self._tracing)
         try:
-            with self._tracing.tracer.start_as_current_span(
-                method, context=self._tracing.context_of(scope["headers"]), kind=SpanKind.SERVER,
-                attributes={"http.request.method": method, "url.scheme": scope["scheme"]},
-            ) as made:  # fmt: skip
+            with self._tracing.request(method, scope) as made:
 
                 async def noted(message: Message) -> None:
                     if message["type"] == "http.response.start":
