@@ -101,6 +101,21 @@ wasbs://{{ .azureBlob.container }}@{{ .azureBlob.storageAccount }}.{{ .azureBlob
   value: {{ required "auth.mode entra needs auth.oidc.audience" .Values.auth.oidc.audience | quote }}
 - name: RUNMIRROR_OIDC_ADMIN_ROLE
   value: {{ .Values.auth.oidc.adminRole | quote }}
+{{- with .Values.auth.oidc.clientId }}
+- name: RUNMIRROR_OIDC_CLIENT_ID
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.auth.oidc.existingSecret }}
+{{- if .name }}
+- name: RUNMIRROR_OIDC_CLIENT_SECRET
+  valueFrom:
+    secretKeyRef: {name: {{ .name }}, key: {{ .key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.auth.publicUrl }}
+- name: RUNMIRROR_PUBLIC_URL
+  value: {{ . | quote }}
 {{- end }}
 - name: RUNMIRROR_DEFAULT_PERMISSION
   value: {{ .Values.auth.defaultPermission }}
