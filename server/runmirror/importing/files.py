@@ -75,7 +75,7 @@ class FileCopier:
             except (SourceError, RunmirrorError) as error:
                 why = getattr(error, "message", str(error))
                 told.refused.append((known.key, f"file {file.path[:300]}: {why}"))
-        if not told.refused:
+        if not told.refused and owner.ended:  # else more may come without anything else being changed
             async with self._engine.begin() as connection:
                 await queries.note_files(connection, self._source_id, kind, known.key, print_)
         return told

@@ -7,10 +7,13 @@ from sqlalchemy import Uuid, bindparam, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_RUN = text("SELECT run_id, '' AS model_id, artifact_uri FROM runs WHERE run_id = :run_id")
+_RUN = text("""
+    SELECT run_id, '' AS model_id, artifact_uri, status IN ('FINISHED', 'FAILED', 'KILLED') AS ended
+    FROM runs WHERE run_id = :run_id
+""")
 # A model that no run of this server made has files, of which nobody is told.
 _MODEL = text("""
-    SELECT r.run_id, m.model_id, m.artifact_uri
+    SELECT r.run_id, m.model_id, m.artifact_uri, m.status <> 1 AS ended
     FROM logged_models m LEFT JOIN runs r ON r.run_id = m.source_run_id WHERE m.model_id = :model_id
 """)
 _RECORDED = text("""
@@ -19,7 +22,7 @@ _RECORDED = text("""
 
 
 async def owner(connection: AsyncConnection, kind: str, target: str) -> Row[Any] | None:
-    """`(run_id, model_id, artifact_uri)` of a run or logged model; None when it is gone."""
+    """`(run_id, model_id, artifact_uri, ended)` of a run or logged model; None when it is gone."""
     if kind == "run":
         return (await connection.execute(_RUN, {"run_id": UUID(target)})).one_or_none()
     return (await connection.execute(_MODEL, {"model_id": target})).one_or_none()

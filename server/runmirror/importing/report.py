@@ -53,7 +53,7 @@ class Report:
             shown = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in numbers.items() if number)
             self.tell(f"{phase:<18} {shown or 'none'}")
         if self.agrees:
-            self.tell("everything that was compared agrees")
+            self.tell("everything that was compared agrees" if "compared" in self.counts else "nothing was refused")
         else:
             self.tell(f"{self.refused:,} refused, {self.differences:,} differences")
 

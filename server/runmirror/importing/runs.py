@@ -10,6 +10,7 @@ of it would be seen.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -121,19 +122,17 @@ class Runs:
     async def _write(self, todo: Sequence[_Wanted], known: Mapping[str, Row[Any]]) -> Written:
         told = Written()
         reading = [one.run for one in todo if _may_have_points(one, known.get(one.run.run_id))]
-        pieces = self._source.points(reading) if reading else _nothing()
-        first: Sequence[PointsOf] = await anext(
-            pieces, []
-        )  # read before the transaction begins: most batches need no more
-        async with self._engine.begin() as connection:
-            batch = _Batch(connection, todo, known, self._fewest)
-            told.refused += await batch.open()
-            await batch.write_pairs()
-            await batch.write_points(first)
-            async for piece in pieces:
-                await batch.write_points(piece)
-            await batch.write_inputs()
-            await batch.finish(self._source_id)
+        async with aclosing(self._source.points(reading) if reading else _nothing()) as pieces:  # type: ignore[type-var]
+            first: Sequence[PointsOf] = await anext(pieces, [])  # before the transaction: most batches need no more
+            async with self._engine.begin() as connection:
+                batch = _Batch(connection, todo, known, self._fewest)
+                told.refused += await batch.open()
+                await batch.write_pairs()
+                await batch.write_points(first)
+                async for piece in pieces:
+                    await batch.write_points(piece)
+                await batch.write_inputs()
+                await batch.finish(self._source_id)
         told.new, told.changed, told.points = len(batch.created), len(batch.rows) - len(batch.created), batch.points
         return told
 
