@@ -61,9 +61,8 @@ def slow(folder: Path, seed: int) -> Figures:
                 each.sendall(starts[number % 3])
             _nobody_else_waits(trial, lambda: _drip(made))
             open_still = sum(_is_open(each) for each in made)
-            figures.notes.append(
-                f"{open_still} of the {SLOW} were still held after {HELD_S:.0f} s by a server that waits {PATIENCE_S:.0f} s"
-            )
+            held_still = f"{open_still} of the {SLOW} were still held after {HELD_S:.0f} s"
+            figures.notes.append(f"{held_still} by a server that waits {PATIENCE_S:.0f} s for them")
             figures.wrong += [f"{open_still} slow clients are held for good"] if open_still else []
         trial.check_livez()
         trial.compare()
