@@ -1,6 +1,8 @@
 """Every test here that uses `settings`, `app`, `client` or `store` runs twice: over a folder and over Azure Blob."""
 
+import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.artifacts.azurite import ACCOUNT, azurite
 __all__ = ["azurite"]
 
 _containers = itertools.count()
+_CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,15 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     made = create_app(settings, settings.database_url)
     async with LifespanManager(made):
         yield made
+    await _all_closed()
+
+
+async def _all_closed() -> None:
+    """Until every connection that is closing is closed: one of a cancelled upload first sends what it has taken."""
+    transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]  # nobody else knows of them
+    deadline = time.monotonic() + _CLOSE_S
+    while any(transport.is_closing() for transport in transports.values()) and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
