@@ -62,7 +62,9 @@ async def _all_closed() -> None:
     """Until every connection that is closing is closed: one of a cancelled upload first sends what it has taken."""
     transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]  # nobody else knows of them
     deadline = time.monotonic() + _CLOSE_S
-    while any(transport.is_closing() for transport in transports.values()) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and any(
+        transport.is_closing() and getattr(transport, "_sock", None) is not None for transport in transports.values()
+    ):
         await asyncio.sleep(0.01)
 
 
