@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from graphql import lexicographic_sort_schema, print_schema
 
-from runmirror.graphql.routes import SCHEMA
+from runmirror.graphql.execution import SCHEMA
 from tests.conformance.compare import Both, Deviation
 from tests.server import clean_environment
 

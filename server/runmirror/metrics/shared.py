@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the library reads it when it is imported
 _LIVE = re.compile(r"gauge_live\w+_(?P<process>\d+)\.db")
 
@@ -32,5 +30,15 @@ def forget_dead(folder: Path) -> None:
     """What a process that has died had in use is free; what it had counted stays counted."""
     for file in folder.iterdir():
         found = _LIVE.fullmatch(file.name)
-        if found and not psutil.pid_exists(int(found["process"])):
+        if found and not _is_running(int(found["process"])):
             file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
