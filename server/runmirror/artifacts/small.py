@@ -23,6 +23,7 @@ from runmirror.wire import RUN_ID
 
 MAX_BYTES = 64 * 1024  # what the server reads ahead of a request anyway
 _LANES = SMALL_AT_ONCE  # more would make smaller groups; measured
+_FEWEST = 4  # files that one lane takes while the other is free: two threads wait for the disk side by side
 _MOST = 32  # files of one group
 _MOST_WAITING = 500
 _MOST_KNOWN = 10_000
@@ -57,7 +58,7 @@ class SmallUploads:
         self._store = store
         self._connections = connections
         self._uploads = Together[_File, bool](
-            self._send, repeatable=(), lanes=_LANES, most=_MOST, most_waiting=_MOST_WAITING
+            self._send, repeatable=(), lanes=_LANES, most=_MOST, most_waiting=_MOST_WAITING, fewest=_FEWEST
         )
         self._roots: dict[UUID | str | None, Root] = {}  # by `_owner_id`
         self._not_new: set[str] = set()
