@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,9 +21,13 @@ from runmirror.artifacts.service import Artifacts
 from runmirror.mirror import claims, link, overflow_queries, queries, queue, status, throughput
 from runmirror.mirror.azureml_transport import Answer, Transport
 from runmirror.runs import hot_queries, inputs_service, service
+from runmirror.webhooks.deliverer import Deliverer
 
 KINDS = ("before_commit", "after_commit", "before_request", "after_request")
 MARK = "CHAOS died at "
+
+# What looks for webhooks to deliver commits when it begins and when it is woken, beside whatever a client does.
+_counts = ContextVar("_counts", default=True)
 
 
 class _Fuse:
@@ -34,7 +39,7 @@ class _Fuse:
         self.doing = "start"
 
     def at(self, kind: str, what: str) -> None:
-        if kind != self._kind:
+        if kind != self._kind or not _counts.get():
             return
         self._left -= 1
         if self._left == 0:
@@ -67,6 +72,14 @@ def install(kind: str, number: int) -> None:
 
     AsyncTransaction.commit = committing  # type: ignore[method-assign]
     AsyncTransaction.__aexit__ = leaving  # type: ignore[method-assign]
+
+    deliver = Deliverer.run
+
+    async def uncounted(self: Deliverer) -> None:
+        _counts.set(False)
+        await deliver(self)
+
+    Deliverer.run = uncounted  # type: ignore[method-assign]
 
     send = Transport.send
 
