@@ -85,6 +85,7 @@ def serving(
     port = free_port()
     log = folder / "server.log"
     environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror), "TMPDIR": str(folder / "tmp"), **(more or {})})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs; a checkout does as it starts
     began = time.monotonic()
     with log.open("ab") as sink:
         child = subprocess.Popen(

@@ -48,10 +48,15 @@ _RECORD = text("""
 
 # For the usual case, without SQLAlchemy around it.
 _OWNERS_AT_ONCE = _OWNERS.text.replace(":run_ids", "$1::uuid[]").replace(":model_ids", "$2::text[]")
-_SEQ_AT_ONCE = "SELECT seq FROM artifacts WHERE run_id = $1 AND model_id = $2 AND path = $3"
+# The look-up is that of migration 0025.
+_SEQ_AT_ONCE = """
+    SELECT f.seq FROM (
+        SELECT path, seq FROM artifacts WHERE run_id = $1 AND model_id = $2 AND path >= $3 ORDER BY path LIMIT 1) f
+    WHERE f.path = $3
+"""
 
-# A record with the run's seq and its place in the mirror's queue, as one call; see migration 0013.
-_RECORD_AT_ONCE = "SELECT runmirror_record_1($1, $2, $3, $4, $5, $6)"
+# A record with the run's seq and its place in the mirror's queue, as one call; see migrations 0013 and 0025.
+_RECORD_AT_ONCE = "SELECT runmirror_record_2($1, $2, $3, $4, $5, $6)"
 
 _HAS_FILES = text("""
     SELECT EXISTS (

@@ -10,7 +10,7 @@ from runmirror.artifacts.files import Written
 from runmirror.artifacts.places import Place
 
 # The owner of each file, with the seq of the file's row before. A logged model counts if a run made it.
-# OFFSET 0 as in migration 0015.
+# The row before is looked up as in migration 0025.
 _OWNERS = """
     SELECT g.place, o.run_id, o.model_id, o.artifact_uri, coalesce(a.seq, 0) AS seq
     FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS g (run_id, model_id, path, place)
@@ -20,12 +20,13 @@ _OWNERS = """
         SELECT r.run_id, m.model_id, m.artifact_uri
         FROM logged_models m JOIN runs r ON r.run_id = m.source_run_id WHERE m.model_id = g.model_id) o
     LEFT JOIN LATERAL (
-        SELECT f.seq FROM artifacts f
-        WHERE f.run_id = o.run_id AND f.model_id = o.model_id AND f.path = g.path OFFSET 0) a ON true
+        SELECT f.path, f.seq FROM artifacts f
+        WHERE f.run_id = o.run_id AND f.model_id = o.model_id AND f.path >= g.path
+        ORDER BY f.path LIMIT 1) a ON a.path = g.path
 """
 
-# See migration 0017.
-_RECORD_MANY = "SELECT runmirror_record_many_1($1, $2, $3, $4, $5, $6)"
+# See migrations 0017 and 0025.
+_RECORD_MANY = "SELECT runmirror_record_many_2($1, $2, $3, $4, $5, $6)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ _BY_KEY = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_sort": "off",  # rows in the order of an index come from that index, see migration 0025
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
     # Who waits for a lock longer than this does so the ordinary way, where nobody waits behind them.

@@ -79,7 +79,7 @@ _CREATE_RUNS = text("""
     RETURNING run_id
 """).bindparams(_array("run_ids", Uuid), _array("azure_run_ids", Text), _array("experiment_ids", BigInteger))
 
-# Locked for as long as they are written, and active for as long: see runmirror_log_1.
+# Locked for as long as they are written, and active for as long: see runmirror_log_2.
 _LOCK_RUNS = text("""
     SELECT run_id, seq, info_seq, lifecycle_stage, deleted_time_ms FROM runs WHERE run_id = ANY (:run_ids)
     ORDER BY run_id FOR NO KEY UPDATE

@@ -1,4 +1,4 @@
-"""What requests of the hot way write, and the arguments of runmirror_log_1 that they become together."""
+"""What requests of the hot way write, and the arguments of runmirror_log_2 that they become together."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ class Write:
 
 
 def columns(writes: Sequence[Write], *, fewest: int = FEWEST) -> Sequence[Any]:
-    """The arguments of runmirror_log_1: runs, metrics and points refer to each other by place, from 1.
+    """The arguments of runmirror_log_2: runs, metrics and points refer to each other by place, from 1.
 
     Raises `Unusual` when two of these writes give one param two values.
     """

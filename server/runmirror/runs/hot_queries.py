@@ -8,8 +8,8 @@ import asyncpg
 
 from runmirror.mirror.queue import CHANNEL, NEVER_HELD
 
-# See migration 0015.
-_LOG = f"SELECT runmirror_log_1({', '.join(f'${number}' for number in range(1, 22))})"
+# See migrations 0015 and 0025.
+_LOG = f"SELECT runmirror_log_2({', '.join(f'${number}' for number in range(1, 22))})"
 
 # A run of an experiment that is not there or not active is left out.
 _CREATE = f"""
@@ -34,7 +34,7 @@ _CREATE = f"""
 async def log(connection: asyncpg.Connection, columns: Sequence[Any]) -> bool:
     """Whether all of it was written; False: some run is not there or not active, and nothing was.
 
-    `columns` are the arguments of runmirror_log_1. Raises `asyncpg.PostgresError` with SQLSTATE RM001 when a param has
+    `columns` are the arguments of runmirror_log_2. Raises `asyncpg.PostgresError` with SQLSTATE RM001 when a param has
     another value.
     """
     return bool(await connection.fetchval(_LOG, *columns))
