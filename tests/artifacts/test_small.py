@@ -1,16 +1,21 @@
 """The hot way of small uploads: what it does is what the ordinary way does, and trouble stays with its own request."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 
+from runmirror.app import create_app
 from runmirror.artifacts import small_queries
 from runmirror.artifacts.files import Written
+from runmirror.artifacts.local import LocalStore
 from runmirror.artifacts.places import Place, Root
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.settings import Settings
@@ -109,3 +114,58 @@ async def test_of_files_recorded_together_one_that_was_overtaken_is_left_out(app
         assert await small_queries.record_many(connection, [file("c", 1, run_id)]) == [False]
     assert await rows(app, run) == [Row("a", 1, md5(b"1"), False, 3), Row("b", 1, md5(b"1"), False, 2)]
     assert await seq(app, run) == 3
+
+
+async def test_each_of_many_is_put_or_has_changed_nothing(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "artifacts")
+    store.prepare()
+    if not store.takes_many:
+        pytest.skip("this file system has no files without a name")
+    for folder in ("a/folder/below", "b"):
+        (store.root / folder).mkdir(parents=True)
+    (store.root / "b/old").write_bytes(b"old")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_bytes(b"not ours")
+    (store.root / "b/link").symlink_to(tmp_path / "outside/file")
+    (store.root / "way").symlink_to(tmp_path / "outside")
+    wanted = {
+        "a/new": True, "b/old": True, "c/d/e/new": True, "b/empty": True, "a/folder": False, "b/old/below": False,
+        "b/link": False, "way/out": False, "way/new/out": False, "b/" + "x" * 300: False,
+    }  # fmt: skip
+    stored = await store.put_many([(path, b"" if path == "b/empty" else path.encode()) for path in wanted])
+    assert dict(zip(wanted, stored, strict=True)) == wanted
+    for path, is_stored in wanted.items():
+        if is_stored:
+            assert (store.root / path).read_bytes() == (b"" if path == "b/empty" else path.encode())
+    (store.root / "plain").touch()
+    assert {(store.root / path).stat().st_mode for path in ("a/new", "b/old")} == {
+        (store.root / "plain").stat().st_mode
+    }
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "outside").iterdir()] == [("file", b"not ours")]
+    assert list(store.uploads.iterdir()) == []
+    await store.close()
+
+
+async def test_a_file_system_without_nameless_files_has_small_files_stored_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    opened = os.open
+
+    def as_on_nfs(path: str, flags: int, *more: int, **named: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opened(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", as_on_nfs)
+    assert settings.database_url is not None
+    app = create_app(settings, settings.database_url)
+    async with (
+        LifespanManager(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client,
+    ):
+        assert not app.state.artifacts.takes_many
+        run = await make_run(client)
+        await asyncio.gather(*(put(client, f"{run.root}/{n}", b"%d" % n) for n in range(3)))
+        assert [(row.path, row.md5) for row in await rows(app, run)] == [(str(n), md5(b"%d" % n)) for n in range(3)]
+        assert [(await client.get(f"{SERVICE}/{run.root}/{n}")).content for n in range(3)] == [b"0", b"1", b"2"]
+    assert unfinished(settings) == []

@@ -1,6 +1,7 @@
 """Artifacts in a folder.
 
     .uploads/<uuid>  ──fsync, rename──▶  <path>          an upload that broke off is removed, or a day later
+    without a name   ──fsync, link────▶  <path>          small files, where the file system knows of that
     <folder>         ──rename──▶  .uploads/<uuid>        a folder vanishes at once, then file by file
 
 The unfinished file is the only copy of the bytes, and on the same file system as its place.
@@ -21,7 +22,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
-from runmirror.artifacts.local_many import put_many, sync_folder
+from runmirror.artifacts.local_many import knows_nameless, put_many, sync_folder
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
@@ -41,6 +42,7 @@ class LocalStore:
         self.root = root.resolve()
         self.uploads = self.root / RESERVED
         self.direct: Direct | None = None
+        self.takes_many = False  # until `prepare` has tried
         self._small = ThreadPoolExecutor(SMALL_AT_ONCE, "small-files")
 
     def prepare(self) -> None:
@@ -51,6 +53,7 @@ class LocalStore:
             for leftover in self.uploads.iterdir():
                 if leftover.lstat().st_mtime < oldest:
                     _remove(leftover)
+            self.takes_many = knows_nameless(str(self.uploads))
         except OSError as error:
             log.warning("cannot prepare the artifact folder %s: %s", self.root, error.strerror)
 
@@ -76,7 +79,10 @@ class LocalStore:
                     upload.discard()
 
     async def put_many(self, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
-        """Small files, each at a path of its own; False for one that met with trouble, which has changed nothing."""
+        """Small files, each at a path of its own; False for one that met with trouble, which has changed nothing.
+
+        Only for a store that `takes_many`.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._small, put_many, str(self.root), str(self.uploads), files)
 

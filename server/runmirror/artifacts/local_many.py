@@ -1,6 +1,8 @@
-"""Small files into a folder, each as `local.py` does one: written, synced, renamed, its folder synced.
+"""Small files into a folder: written without a name, synced, named, and then their folders synced.
 
-With as few calls as it takes: each gives up the interpreter and has to get it back. Everything here blocks.
+A file without a name (Linux's O_TMPFILE) is nobody's but ours until it gets one, vanishes with us, and changes no
+folder before: in a folder that all files pass through, each would wait for what the others change there to reach the
+disk. With as few calls as it takes: each gives up the interpreter and has to get it back. Everything here blocks.
 """
 
 import os
@@ -11,47 +13,80 @@ from pathlib import Path
 from uuid import uuid4
 
 
-class Unfinished:
-    """A file that nobody sees until it is published. What fails is told by its not being whole, or not published."""
+def knows_nameless(folder: str) -> bool:
+    """Whether files without a name can be made and named there: not on NFS or SMB, nor on other systems than Linux."""
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    file = Nameless(folder, b"")
+    try:
+        place = f"{folder}/{uuid4().hex}"
+        file.publish(place, folder)
+        with suppress(OSError):
+            Path(place).unlink()
+        return file.is_published
+    finally:
+        file.end()
+
+
+class Nameless:
+    """A file on the disk of `uploads` that has no name until it is published.
+
+    What fails is told by its not being whole, or not published.
+    """
 
     def __init__(self, uploads: str, data: bytes) -> None:
-        self.place = f"{uploads}/{uuid4().hex}"
-        self.descriptor = -1
+        self._uploads = uploads
+        self._descriptor = -1
         self.is_whole = self.is_published = False
         with suppress(OSError):
-            self.descriptor = os.open(self.place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            self.is_whole = os.write(self.descriptor, data) == len(data)
+            self._descriptor = os.open(uploads, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+            self.is_whole = os.write(self._descriptor, data) == len(data)
 
     def send(self) -> None:
         """Have the disk begin with it, so that several are on their way at once."""
         with suppress(OSError):
-            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         with suppress(OSError):
-            os.fsync(self.descriptor)
+            os.fsync(self._descriptor)
             return
         self.is_whole = False
 
     def publish(self, place: str, folder: str) -> None:
+        """Name it `place`, in `folder`, instead of what has that name."""
         with suppress(OSError):
-            if _is_link(place):
-                return
             try:
-                Path(self.place).replace(place)
+                self._name_or_replace(place)
             except FileNotFoundError:
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                Path(self.place).replace(place)
+                self._name_or_replace(place)
             self.is_published = True
 
     def end(self) -> None:
-        """Let go of it, and of the file too if nobody sees it."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            if not self.is_published:
-                with suppress(OSError):
-                    Path(self.place).unlink()
+        """Let go of it; nothing is left of it unless it is published."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _name_or_replace(self, place: str) -> None:
+        try:
+            self._name(place)
+        except FileExistsError:
+            if _is_link(place):
+                raise
+            beside = f"{self._uploads}/{uuid4().hex}"
+            self._name(beside)
+            try:
+                Path(beside).replace(place)
+            except OSError:
+                Path(beside).unlink()
+                raise
+
+    def _name(self, place: str) -> None:
+        # Any descriptor will do for `src_dir_fd`, since the path is absolute: only with one Python follows the link.
+        of_process = f"/proc/self/fd/{self._descriptor}"
+        os.link(of_process, place, src_dir_fd=self._descriptor, follow_symlinks=True)
 
 
 def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
@@ -59,16 +94,17 @@ def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Seq
 
     Where there was any trouble, or a symbolic link is in the way, nothing has changed.
     """
-    begun = [Unfinished(uploads, data) for _, data in files]
+    begun = [Nameless(uploads, data) for _, data in files]
     looked_at = {root: True}
     folders: set[str] = set()
     try:
         for file in begun:
             file.send()
+        for file in begun:  # all before one is named, which would be more for each of these to wait for
+            file.sync()
         for file, (path, _) in zip(begun, files, strict=True):
             place = f"{root}/{path}"
             folder = place.rpartition("/")[0]
-            file.sync()
             if file.is_whole and _is_plain(folder, looked_at):
                 file.publish(place, folder)
                 folders.add(folder)

@@ -66,7 +66,8 @@ class SmallUploads:
     async def upload(self, path: str, data: bytes) -> bytes | None:
         """The empty body of the answer once the file is stored and recorded; None: let the ordinary route have it."""
         file = _file(path, data)
-        if file is None or not isinstance(self._store(), LocalStore):
+        store = self._store()
+        if file is None or not isinstance(store, LocalStore) or not store.takes_many:
             return None
         return b"" if await self._uploads.write(file, key=file.store_path) else None
 
