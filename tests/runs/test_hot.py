@@ -380,6 +380,29 @@ async def test_lanes_that_are_free_share_what_waits_and_none_is_forgotten() -> N
         assert await asyncio.gather(*(together.write(n, key=n % 2) for n in range(20))) == list(range(20))
 
 
+async def test_only_what_is_worth_a_lane_has_another_one_begin() -> None:
+    sent: list[list[int]] = []
+    release = asyncio.Event()
+
+    async def send(items: Sequence[int]) -> Sequence[int]:
+        sent.append(list(items))
+        await release.wait()
+        return items
+
+    together = Together[int, int](send, repeatable=(), lanes=2, most=100, most_waiting=100, worth=10)
+    writes = []
+    for number, weight in enumerate((1, 2, 3, 5, 1)):
+        writes.append(asyncio.create_task(together.write(number, key=number, weight=weight)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert sent == ([[0]] if number < 3 else [[0], [1, 2, 3]])  # 2 + 3 + 5 are worth it, the last 1 is not
+    release.set()
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*writes) == list(range(5))
+    assert sent == [[0], [1, 2, 3], [4]]
+    await together.close()
+
+
 async def test_too_many_waiting_writes_are_told_to_come_again() -> None:
     release = asyncio.Event()
 

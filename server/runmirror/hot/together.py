@@ -35,6 +35,7 @@ class Together(Generic[Item, Result]):
     `repeatable` says which errors of `send` mean that nothing was written. Items with the same key are written in the
     order they came; at most `lanes` sendings are under way, none of more than `most` weight unless one item is heavier.
     With `fewest`, a lane leaves their share to the lanes that are free, but takes so many; else it takes all it may.
+    What weighs less than `worth` in all has no further lane begin: it waits for one that sends, and goes on with it.
     No item may wait behind `most_waiting` others, or behind `most_weight` of them.
     """
 
@@ -48,6 +49,7 @@ class Together(Generic[Item, Result]):
         most_waiting: int,
         most_weight: int = sys.maxsize,
         fewest: int = sys.maxsize,
+        worth: int = 1,
     ) -> None:
         self._send = send
         self._repeatable = repeatable
@@ -56,6 +58,7 @@ class Together(Generic[Item, Result]):
         self._most_waiting = most_waiting
         self._most_weight = most_weight
         self._fewest = fewest
+        self._worth = worth
         self._weight = 0  # of all that wait
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._under_way: set[Hashable] = set()
@@ -70,7 +73,7 @@ class Together(Generic[Item, Result]):
         waiting: _Waiting[Item, Result] = _Waiting(item, key, weight)
         self._queue.append(waiting)
         self._weight += weight
-        if self._running < self._lanes:
+        if self._running == 0 or (self._running < self._lanes and self._weight >= self._worth):
             self._running += 1
             task = asyncio.create_task(self._lane())
             self._tasks.add(task)

@@ -27,6 +27,7 @@ from runmirror.wire import EXPERIMENT_ID, INT64_MAX
 
 _EMPTY = b"{}"
 _LANES = 2
+_WORTH_A_LANE = 100  # rows: a second commit beside the first costs half a millisecond of Postgres, one row 0.03
 _MOST_ROWS = 1000  # of one commit, as of one log-batch: the mirror reads a write as a whole
 _MOST_WAITING = 2000
 _MOST_WAITING_ROWS = 250_000  # about a second of work; 70 MB with their bodies
@@ -83,7 +84,7 @@ class HotRuns:
         self._fewest = FEWEST if chunks else NO_CHUNKS
         self._writes = Together[Write, bool](
             self._log, repeatable=(Unusual, *_ROLLED_BACK), lanes=_LANES, most=_MOST_ROWS,
-            most_waiting=_MOST_WAITING, most_weight=_MOST_WAITING_ROWS,
+            most_waiting=_MOST_WAITING, most_weight=_MOST_WAITING_ROWS, worth=_WORTH_A_LANE,
         )  # fmt: skip
         self._creations = Together[_NewRun, str | None](
             self._create, repeatable=_ROLLED_BACK, lanes=1, most=100, most_waiting=_MOST_WAITING
