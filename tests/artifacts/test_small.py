@@ -133,10 +133,12 @@ async def test_each_of_many_is_put_or_has_changed_nothing(tmp_path: Path) -> Non
         "b/link": False, "way/out": False, "way/new/out": False, "b/" + "x" * 300: False,
     }  # fmt: skip
     stored = await store.put_many([(path, b"" if path == "b/empty" else path.encode()) for path in wanted])
-    assert dict(zip(wanted, stored, strict=True)) == wanted
-    for path, is_stored in wanted.items():
-        if is_stored:
-            assert (store.root / path).read_bytes() == (b"" if path == "b/empty" else path.encode())
+    assert {path: written is not None for path, written in zip(wanted, stored, strict=True)} == wanted
+    for path, written in zip(wanted, stored, strict=True):
+        if written is not None:
+            data = (store.root / path).read_bytes()
+            assert data == (b"" if path == "b/empty" else path.encode())
+            assert written == Written(len(data), md5(data))
     (store.root / "plain").touch()
     assert {(store.root / path).stat().st_mode for path in ("a/new", "b/old")} == {
         (store.root / "plain").stat().st_mode

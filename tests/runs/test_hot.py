@@ -361,25 +361,6 @@ async def test_writes_of_one_run_keep_their_order_and_no_lane_waits_for_another(
     assert late == [None] * 50
 
 
-async def test_lanes_that_are_free_share_what_waits_and_none_is_forgotten() -> None:
-    sizes: list[int] = []
-    both = asyncio.Event()
-
-    async def send(items: Sequence[int]) -> Sequence[int]:
-        sizes.append(len(items))
-        if len(sizes) == 2:
-            both.set()
-        await both.wait()  # both are under way at once
-        return items
-
-    together = Together[int, int](send, repeatable=(), lanes=2, most=100, most_waiting=100, fewest=3)
-    async with asyncio.timeout(10):
-        assert await asyncio.gather(*(together.write(n, key=n) for n in range(9))) == list(range(9))
-        assert sizes == [5, 4]
-        assert await asyncio.gather(*(together.write(n, key=n) for n in range(3))) == list(range(3))
-        assert await asyncio.gather(*(together.write(n, key=n % 2) for n in range(20))) == list(range(20))
-
-
 async def test_only_what_is_worth_a_lane_has_another_one_begin() -> None:
     sent: list[list[int]] = []
     release = asyncio.Event()

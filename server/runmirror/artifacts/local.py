@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
 SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
-SMALL_AT_ONCE = 2  # groups of small files
+SMALL_AT_ONCE = 2  # threads that put small files, and so wait for the disk side by side
+_FEWEST = 2  # small files that are worth a thread of their own
 _MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
 
 
@@ -78,13 +80,17 @@ class LocalStore:
                 if upload is not None:
                     upload.discard()
 
-    async def put_many(self, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
-        """Small files, each at a path of its own; False for one that met with trouble, which has changed nothing.
+    async def put_many(self, files: Sequence[tuple[str, bytes]]) -> Sequence[Written | None]:
+        """Small files, each at a path of its own; None for one that met with trouble, which has changed nothing.
 
         Only for a store that `takes_many`.
         """
+        put = partial(put_many, str(self.root), str(self.uploads))
+        share = max(-(-len(files) // SMALL_AT_ONCE), _FEWEST)
+        shares = [files[first : first + share] for first in range(0, len(files), share)]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._small, put_many, str(self.root), str(self.uploads), files)
+        done = await asyncio.gather(*(loop.run_in_executor(self._small, put, some) for some in shares))
+        return [written for some in done for written in some]
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):

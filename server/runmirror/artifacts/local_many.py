@@ -5,12 +5,15 @@ folder before: in a folder that all files pass through, each would wait for what
 disk. With as few calls as it takes: each gives up the interpreter and has to get it back. Everything here blocks.
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
+
+from runmirror.artifacts.files import Written
 
 
 def knows_nameless(folder: str) -> bool:
@@ -89,10 +92,10 @@ class Nameless:
         os.link(of_process, place, src_dir_fd=self._descriptor, follow_symlinks=True)
 
 
-def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
-    """Which of the files, each with a path below `root` of its own, are there now for good.
+def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Sequence[Written | None]:
+    """What of the files, each with a path below `root` of its own, is there now for good.
 
-    Where there was any trouble, or a symbolic link is in the way, nothing has changed.
+    Where there was any trouble, or a symbolic link is in the way: None, and nothing has changed.
     """
     begun = [Nameless(uploads, data) for _, data in files]
     looked_at = {root: True}
@@ -100,6 +103,7 @@ def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Seq
     try:
         for file in begun:
             file.send()
+        written = [_written(data) for _, data in files]  # while the disk is at work
         for file in begun:  # all before one is named, which would be more for each of these to wait for
             file.sync()
         for file, (path, _) in zip(begun, files, strict=True):
@@ -113,7 +117,11 @@ def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Seq
     finally:
         for file in begun:
             file.end()
-    return [file.is_published for file in begun]
+    return [what if file.is_published else None for file, what in zip(begun, written, strict=True)]
+
+
+def _written(data: bytes) -> Written:
+    return Written(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
 
 
 def _is_plain(folder: str, looked_at: dict[str, bool]) -> bool:

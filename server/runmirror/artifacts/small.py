@@ -5,14 +5,13 @@ meets any trouble on it is left to the ordinary way, which begins anew and says 
 why a record is optimistic.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from runmirror.artifacts import small_queries
-from runmirror.artifacts.files import Store, Written
+from runmirror.artifacts.files import Store
 from runmirror.artifacts.local import SMALL_AT_ONCE, LocalStore
 from runmirror.artifacts.places import MODEL_ID, Place, Root, ids_in, path_of
 from runmirror.artifacts.safe_path import safe_path
@@ -23,7 +22,6 @@ from runmirror.wire import RUN_ID
 
 MAX_BYTES = 64 * 1024  # what the server reads ahead of a request anyway
 _LANES = SMALL_AT_ONCE  # more would make smaller groups; measured
-_FEWEST = 4  # files that one lane takes while the other is free: two threads wait for the disk side by side
 _MOST = 32  # files of one group
 _MOST_WAITING = 500
 _MOST_KNOWN = 10_000
@@ -39,7 +37,6 @@ class _File:
     root: str
     path: str
     data: bytes
-    written: Written
 
 
 # By the number of a file: its place, and the seq of its row before.
@@ -58,7 +55,7 @@ class SmallUploads:
         self._store = store
         self._connections = connections
         self._uploads = Together[_File, bool](
-            self._send, repeatable=(), lanes=_LANES, most=_MOST, most_waiting=_MOST_WAITING, fewest=_FEWEST
+            self._send, repeatable=(), lanes=_LANES, most=_MOST, most_waiting=_MOST_WAITING
         )
         self._roots: dict[UUID | str | None, Root] = {}  # by `_owner_id`
         self._not_new: set[str] = set()
@@ -89,15 +86,15 @@ class SmallUploads:
         """Add the numbers of the files for which all of it went well to `done`."""
         if not slots:
             return
-        stored = await store.put_many([(files[n].store_path, files[n].data) for n in slots])
-        numbers = [n for n, is_stored in zip(slots, stored, strict=True) if is_stored]
-        if not numbers:
+        put = await store.put_many([(files[n].store_path, files[n].data) for n in slots])
+        stored = {n: written for n, written in zip(slots, put, strict=True) if written is not None}
+        if not stored:
             return
         async with self._connections.connection() as connection:
             recorded = await small_queries.record_many(
-                connection, [(slots[n][0], files[n].written, slots[n][1]) for n in numbers]
+                connection, [(slots[n][0], written, slots[n][1]) for n, written in stored.items()]
             )
-        done.update(n for n, is_recorded in zip(numbers, recorded, strict=True) if is_recorded)
+        done.update(n for n, is_recorded in zip(stored, recorded, strict=True) if is_recorded)
 
     def _assumed(self, files: Sequence[_File]) -> _Slots:
         """Of the files whose root is known, those that may be new; of several for one path, the first."""
@@ -159,9 +156,8 @@ def _file(path: str, data: bytes) -> _File | None:
     root, below = segments[: owner + 2], segments[owner + 2 :]
     if root[-1] != "artifacts" or not below:
         return None
-    written = Written(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
     run_id, model_id = next(iter(run_ids), None), next(iter(model_ids), None)
-    return _File(path, run_id, model_id, "/".join(root), "/".join(below), data, written)
+    return _File(path, run_id, model_id, "/".join(root), "/".join(below), data)
 
 
 def _leads_to(artifact_uri: str, root: str) -> bool:

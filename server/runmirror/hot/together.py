@@ -34,7 +34,6 @@ class Together(Generic[Item, Result]):
 
     `repeatable` says which errors of `send` mean that nothing was written. Items with the same key are written in the
     order they came; at most `lanes` sendings are under way, none of more than `most` weight unless one item is heavier.
-    With `fewest`, a lane leaves their share to the lanes that are free, but takes so many; else it takes all it may.
     What weighs less than `worth` in all has no further lane begin: it waits for one that sends, and goes on with it.
     No item may wait behind `most_waiting` others, or behind `most_weight` of them.
     """
@@ -48,7 +47,6 @@ class Together(Generic[Item, Result]):
         most: int,
         most_waiting: int,
         most_weight: int = sys.maxsize,
-        fewest: int = sys.maxsize,
         worth: int = 1,
     ) -> None:
         self._send = send
@@ -57,13 +55,11 @@ class Together(Generic[Item, Result]):
         self._most = most
         self._most_waiting = most_waiting
         self._most_weight = most_weight
-        self._fewest = fewest
         self._worth = worth
         self._weight = 0  # of all that wait
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._under_way: set[Hashable] = set()
         self._running = 0  # lanes that send, or are about to look whether there is something
-        self._sending = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, item: Item, *, key: Hashable, weight: int = 1) -> Result:
@@ -87,11 +83,9 @@ class Together(Generic[Item, Result]):
     async def _lane(self) -> None:
         await asyncio.sleep(0)  # requests that were read from their sockets at the same time come along
         while taken := self._take():
-            self._sending += 1
             try:
                 await self._write(taken)
             finally:
-                self._sending -= 1
                 self._under_way.difference_update(waiting.key for waiting in taken)
         self._running -= 1  # in the same step as the look at the queue: whoever comes now starts a lane
 
@@ -101,8 +95,7 @@ class Together(Generic[Item, Result]):
         passed_over: list[_Waiting[Item, Result]] = []
         blocked = set(self._under_way)
         weight = 0
-        share = max(-(-len(self._queue) // (self._lanes - self._sending)), self._fewest)
-        while self._queue and len(taken) < share:
+        while self._queue:
             waiting = self._queue[0]
             if waiting.key in blocked:
                 passed_over.append(self._queue.popleft())
