@@ -34,8 +34,7 @@ from tests.bench.subject import Subject
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 POINTS_OF_A_RUN = 100_000  # that write_long_run writes
-_RUN_BYTES, _POINT_BYTES = 7_900, 210  # on the disk with indexes, measured; see docs/performance.md
-_LARGEST_POINTS = 10_000_000  # without being told: 10^8 take 21 GB and ten minutes
+_RUN_BYTES, _POINT_BYTES = 10_400, 30  # on the disk with indexes, measured; see docs/performance.md
 _LONGEST = 40  # title of a small plot
 _NOISE = 1.5  # two rounds on a shared machine differ as much
 RUNS, POINTS = "runs of one experiment", "metric points"
@@ -67,21 +66,16 @@ def _sizes(_: click.Context, __: click.Parameter, told: str) -> list[int]:
 
 @click.command()
 @click.option("--runs", default="1e3,1e4,1e5,1e6", callback=_sizes, show_default=True, help="runs of one experiment")
-@click.option("--points", default="1e6,1e7", callback=_sizes, show_default=True, help="points; 1e8 with --large")
-@click.option("--large", is_flag=True, help="more than 10^7 points: 21 GB and ten minutes for 10^8")
+@click.option("--points", default="1e6,1e7,1e8", callback=_sizes, show_default=True, help="points of metrics")
 @click.option("--row", "chosen", multiple=True, type=click.Choice(_NAMES), help="only this row")
 @click.option("--rounds", default=2, show_default=True, help="rounds of each row; the median counts")
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="length of a round of a rate")
 @click.option("--keep", is_flag=True, help="keep the result: docs/bench/, and the table in docs/benchmarks.md")
-def main(
-    *, runs: list[int], points: list[int], large: bool, chosen: tuple[str, ...], rounds: int, seconds: int, keep: bool
-) -> None:
+def main(*, runs: list[int], points: list[int], chosen: tuple[str, ...], rounds: int, seconds: int, keep: bool) -> None:
     """Measure; exit code 1 when something grows faster than the logarithm of the stored data."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended
     if any(size % POINTS_OF_A_RUN for size in points):
         raise click.BadParameter(f"points come in runs of {POINTS_OF_A_RUN:,}")
-    if max(points, default=0) > _LARGEST_POINTS and not large:
-        raise click.BadParameter(f"{max(points):,} points need --large")
     _check_room(max(runs, default=0) * _RUN_BYTES + max(points, default=0) * _POINT_BYTES)
     rows = [_row(name) for name in _NAMES if not chosen or name in chosen]
     began = time.monotonic()
