@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runmirror.errors import Busy
+from runmirror.hot import together as together_of_hot
 from runmirror.hot.together import Together
 
 API = "/api/2.0/mlflow"
@@ -361,7 +362,8 @@ async def test_writes_of_one_run_keep_their_order_and_no_lane_waits_for_another(
     assert late == [None] * 50
 
 
-async def test_only_what_is_worth_a_lane_has_another_one_begin() -> None:
+async def test_only_what_is_worth_a_lane_has_another_one_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together_of_hot, "_LONG_S", 60.0)
     sent: list[list[int]] = []
     release = asyncio.Event()
 
@@ -381,6 +383,26 @@ async def test_only_what_is_worth_a_lane_has_another_one_begin() -> None:
     async with asyncio.timeout(10):
         assert await asyncio.gather(*writes) == list(range(5))
     assert sent == [[0], [1, 2, 3], [4]]
+    await together.close()
+
+
+async def test_a_lane_that_is_held_up_holds_up_no_other_write() -> None:
+    release = asyncio.Event()
+
+    async def send(items: Sequence[int]) -> Sequence[int]:
+        if 0 in items:
+            await release.wait()
+        return items
+
+    together = Together[int, int](send, repeatable=(), lanes=2, most=100, most_waiting=100, worth=10)
+    held_up = asyncio.create_task(together.write(0, key=0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert [await together.write(n, key=n) for n in range(1, 4)] == [1, 2, 3]
+        assert not held_up.done()
+        release.set()
+        assert await held_up == 0
     await together.close()
 
 

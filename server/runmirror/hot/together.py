@@ -17,6 +17,8 @@ from runmirror.errors import Busy
 
 log = logging.getLogger(__name__)
 
+_LONG_S = 0.01  # of one sending: several times what a commit takes
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -34,7 +36,8 @@ class Together(Generic[Item, Result]):
 
     `repeatable` says which errors of `send` mean that nothing was written. Items with the same key are written in the
     order they came; at most `lanes` sendings are under way, none of more than `most` weight unless one item is heavier.
-    What weighs less than `worth` in all has no further lane begin: it waits for one that sends, and goes on with it.
+    What weighs less than `worth` in all waits for the lane that sends and goes with its next, unless that takes long: a
+    lock or a slow disk that holds up some is not to hold up all.
     No item may wait behind `most_waiting` others, or behind `most_weight` of them.
     """
 
@@ -60,6 +63,8 @@ class Together(Generic[Item, Result]):
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._under_way: set[Hashable] = set()
         self._running = 0  # lanes that send, or are about to look whether there is something
+        self._sent = 0  # times that a lane took something
+        self._is_watched = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, item: Item, *, key: Hashable, weight: int = 1) -> Result:
@@ -70,11 +75,29 @@ class Together(Generic[Item, Result]):
         self._queue.append(waiting)
         self._weight += weight
         if self._running == 0 or (self._running < self._lanes and self._weight >= self._worth):
-            self._running += 1
-            task = asyncio.create_task(self._lane())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin()
+        elif self._running < self._lanes and not self._is_watched:
+            self._watch()
         return await waiting.answer
+
+    def _begin(self) -> None:
+        self._running += 1
+        task = asyncio.create_task(self._lane())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _watch(self) -> None:
+        self._is_watched = True
+        asyncio.get_running_loop().call_later(_LONG_S, self._look, self._sent)
+
+    def _look(self, sent: int) -> None:
+        self._is_watched = False
+        if not self._queue or self._running >= self._lanes:
+            return
+        if sent == self._sent:  # nothing was taken meanwhile
+            self._begin()
+        else:
+            self._watch()
 
     async def close(self) -> None:
         """Wait for what is under way."""
@@ -107,6 +130,7 @@ class Together(Generic[Item, Result]):
         self._queue.extendleft(reversed(passed_over))
         self._under_way.update(waiting.key for waiting in taken)
         self._weight -= weight
+        self._sent += bool(taken)
         return taken
 
     async def _write(self, taken: Sequence[_Waiting[Item, Result]]) -> None:
