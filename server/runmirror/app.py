@@ -46,9 +46,10 @@ from runmirror.mirror import routes as mirror_routes
 from runmirror.outage import Outage
 from runmirror.registry import routes as registry_routes
 from runmirror.routing import check_permissions
-from runmirror.runs import charts_routes, inputs_routes, log_model
+from runmirror.runs import charts_routes, hot_search, inputs_routes, log_model
 from runmirror.runs import routes as run_routes
 from runmirror.runs.hot import HotRuns
+from runmirror.runs.hot_search import HotSearch
 from runmirror.runs.kept import KeptRuns
 from runmirror.scorers import routes as scorer_routes
 from runmirror.settings import Settings
@@ -81,6 +82,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.engine = create_engine(
             settings, database_url, statement_timeout=settings.db_statement_timeout, beside=BESIDE
         )
+        app.state.read_engine = app.state.engine.execution_options(isolation_level="AUTOCOMMIT")
         app.state.gate = gate(settings)
         app.state.admitted = admitted(app, shares(app.state.gate))
         app.state.http_metrics.watch(app.state.engine)
@@ -92,6 +94,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.state.hot_connections = hot_connections(settings, database_url)
         hot_runs = HotRuns(app.state.hot_connections, chunks=settings.metric_chunks)
         app.state.hot = check_hot(app, hot_runs.handlers())
+        app.state.hot |= check_hot(app, HotSearch(app.state).handlers(), hot_search.MAX_BYTES)
         small_uploads = SmallUploads(lambda: app.state.artifacts, app.state.hot_connections)
         app.state.hot_folders = check_hot_folders(app, small_uploads.upload, MAX_BYTES, *artifact_routes.UPLOADS)
         try:

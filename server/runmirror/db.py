@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from runmirror.admission import Gate, Share
 from runmirror.database_url import engine_url
 from runmirror.errors import Busy, InvalidParameter, RunmirrorError, TookTooLong, Unavailable
-from runmirror.hot.connections import Connections
+from runmirror.hot.connections import KEPT_ALIVE, Connections
 from runmirror.outage import Outage
 from runmirror.settings import Settings
 
@@ -52,12 +52,14 @@ def create_engine(
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout.total_seconds(),
         pool_recycle=1800,
+        pool_use_lifo=True,  # the one used last has its statements prepared, and what it read at hand
         connect_args={
             "timeout": 10,
             "command_timeout": silence(statement_timeout).total_seconds() or None,
             "server_settings": {
                 "application_name": "runmirror",
                 "idle_in_transaction_session_timeout": "60000",
+                **KEPT_ALIVE,
                 "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
                 "jit": "off",  # compiling takes longer than any statement of ours runs
                 "max_parallel_workers_per_gather": "0",  # starting helpers too, and many requests share the cores
@@ -115,12 +117,17 @@ async def write_connection(request: Request) -> AsyncIterator[AsyncConnection]:
 
 
 async def read_connection(request: Request) -> AsyncIterator[AsyncConnection]:
+    """See `reading`."""
+    async with reading(request.app.state) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def reading(state: Any) -> AsyncIterator[AsyncConnection]:
     """A connection without a transaction: every statement sees what is committed when it starts."""
-    state = request.app.state
-    engine: AsyncEngine = state.engine
     async with (
         state.gate.turn(state.gate.reads),
-        _connected(state, engine.execution_options(isolation_level="AUTOCOMMIT"), Unavailable) as connection,
+        _connected(state, state.read_engine, Unavailable) as connection,
     ):
         try:
             yield connection

@@ -9,11 +9,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runmirror.mirror.own_tags import STATUS_TAG, WRITTEN_TAGS
 from runmirror.runs.kept import KeptRuns
 from runmirror.wire import INT64_MAX
 
 API = "/api/2.0/mlflow"
 AJAX = "/ajax-api/2.0/mlflow"
+PENDING = f"INSERT INTO tags (run_id, key, value, seq) VALUES (:run_id, '{STATUS_TAG}', 'pending', 0)"
 
 
 async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +44,6 @@ async def test_a_search_shows_what_every_kind_of_write_has_changed(
     model_id = (await post(client, "/logged-models", model))["model"]["info"]["model_id"]
     dataset = {"dataset": {"name": "d", "digest": "1", "source_type": "local", "source": "s"}}
     of_run = {"run_id": run_id}
-    pending = "INSERT INTO tags (run_id, key, value, seq) VALUES (:run_id, 'runmirror.status', 'pending', 0)"
     writes: list[tuple[str, dict[str, Any]]] = [
         ("/runs/log-metric", of_run | {"key": "m", "value": 1, "timestamp": 1}),
         ("/runs/log-parameter", of_run | {"key": "p", "value": "1"}),
@@ -54,9 +55,10 @@ async def test_a_search_shows_what_every_kind_of_write_has_changed(
         ("/runs/log-inputs", of_run | {"models": [{"model_id": model_id}]}),
         ("/runs/outputs", of_run | {"models": [{"model_id": model_id, "step": 1}]}),
         ("/runs/update", of_run | {"run_name": "renamed", "status": "FINISHED", "end_time": 9}),
-        ("", {"sql": pending}),
+        ("", {"sql": PENDING}),
         ("", {"sql": "UPDATE tags SET value = 'mirrored' WHERE run_id = :run_id AND key = 'runmirror.status'"}),
         ("", {"sql": "DELETE FROM tags WHERE run_id = :run_id AND key = 'runmirror.status'"}),
+        *(("", {"sql": PENDING.replace(STATUS_TAG, tag)}) for tag in WRITTEN_TAGS),
         ("/runs/delete", of_run),
         ("/runs/restore", of_run),
         ("/experiments/delete", {"experiment_id": "0"}),

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runmirror.entities import ViewType
 from runmirror.runs import history, queries
-from runmirror.runs.search import search_runs
+from runmirror.runs.search import find, understand
 
 OTHERS = 30_000
 LARGE = {"runs", "latest_metrics", "metrics", "metric_chunks", "params", "tags"}
@@ -82,10 +82,11 @@ async def test_a_search_reads_through_no_table(
     filled: AsyncConnection, engine: AsyncEngine, asked: str, order_by: list[str]
 ) -> None:
     async def search() -> None:
-        page = await search_runs(
-            filled, experiment_ids=["7"], filter_string=asked, run_view_type=ViewType.ACTIVE_ONLY, max_results=20,
+        wanted = understand(
+            experiment_ids=["7"], filter_string=asked, run_view_type=ViewType.ACTIVE_ONLY, max_results=20,
             order_by=order_by, page_token=None,
         )  # fmt: skip
+        page = await find(filled, wanted)
         assert page.run_ids
 
     assert await read_through(filled, engine, search) == set()
@@ -107,10 +108,11 @@ async def test_a_page_of_a_large_experiment_costs_a_page(
     filled: AsyncConnection, engine: AsyncEngine, asked: str, order_by: list[str]
 ) -> None:
     async def search() -> None:
-        page = await search_runs(
-            filled, experiment_ids=["8"], filter_string=asked, run_view_type=ViewType.ACTIVE_ONLY, max_results=10,
+        wanted = understand(
+            experiment_ids=["8"], filter_string=asked, run_view_type=ViewType.ACTIVE_ONLY, max_results=10,
             order_by=order_by, page_token=None,
         )  # fmt: skip
+        page = await find(filled, wanted)
         assert len(page.run_ids) == 10
 
     assert await rows_read(filled, engine, search) < OTHERS / 5

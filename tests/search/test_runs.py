@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runmirror.entities import ViewType
 from runmirror.errors import InvalidParameter
-from runmirror.runs.search import SearchPage, search_runs
+from runmirror.runs.search import SearchPage, find, understand
 
 Search = Callable[..., Awaitable[SearchPage]]
 
@@ -22,7 +22,7 @@ def search(connection: AsyncConnection) -> Search:
             "experiment_ids": ["7"], "filter_string": "", "run_view_type": ViewType.ACTIVE_ONLY, "max_results": 1000,
             "order_by": [], "page_token": None,
         }  # fmt: skip
-        return await search_runs(connection, **{**defaults, **asked})
+        return await find(connection, understand(**{**defaults, **asked}))
 
     return ask
 
@@ -138,8 +138,7 @@ async def test_a_search_is_one_statement(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         for order_by in ([], ["metrics.a", "params.b DESC", "tags.c", "end_time"]):
             statements.clear()
-            await search_runs(
-                connection,
+            asked = understand(
                 experiment_ids=["7", "8"],
                 filter_string="metrics.a > 1 AND params.b = 'x' AND dataset.name = 'd' AND run_id IN ('a', 'b')",
                 run_view_type=ViewType.ALL,
@@ -147,6 +146,7 @@ async def test_a_search_is_one_statement(engine: AsyncEngine) -> None:
                 order_by=order_by,
                 page_token=None,
             )
+            await find(connection, asked)
             assert len(statements) == 1
 
 

@@ -14,6 +14,11 @@ _CONNECT_S = 5.0
 _CLOSE_S = 2.0
 
 
+# The connection used last is used next, so that others may be idle for hours. What lies between, and forgets
+# connections that say nothing (in Azure after four minutes), must not forget these.
+KEPT_ALIVE = {"tcp_keepalives_idle": "60"}
+
+
 class NotConnected(Exception):
     """There is no connection, so nothing was sent."""
 
@@ -64,6 +69,7 @@ class Connections:
         self._silence_s = silence.total_seconds() or None
         self._settings = {
             "application_name": "runmirror",
+            **KEPT_ALIVE,
             "statement_timeout": str(round(statement_timeout.total_seconds() * 1000)),
             **_BY_KEY,
         }

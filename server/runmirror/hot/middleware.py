@@ -91,22 +91,25 @@ class HotRoutes:
 
     def _is_plain(self, scope: Scope, hot: Hot) -> bool:
         """A body of the right type and of a known length within the limit."""
-        is_json, length = False, b""
+        is_json, length = None, b""
         for name, value in scope["headers"]:
             if name == b"content-type":
-                is_json = value == _JSON
+                is_json = value == _JSON if is_json is None else False  # of two the ordinary way takes one
             elif name == b"content-length":
                 length = value
-        limit_bytes = self.limit_bytes if hot.limit_bytes is None else hot.limit_bytes
-        return (is_json or not hot.is_json) and length.isdigit() and int(length) <= limit_bytes
+        limit_bytes = self.limit_bytes if hot.limit_bytes is None else min(hot.limit_bytes, self.limit_bytes)
+        return (bool(is_json) or not hot.is_json) and length.isdigit() and int(length) <= limit_bytes
 
 
-def check_hot(app: FastAPI, hot: Mapping[str, HotHandler]) -> Mapping[str, Hot]:
-    """`hot`, by path, for POST. Raises when a path has no ordinary route, which would leave it without a permission."""
+def check_hot(app: FastAPI, hot: Mapping[str, HotHandler], limit_bytes: int | None = None) -> dict[str, Hot]:
+    """`hot`, by path, for POST, of bodies up to a length that may be less than that of any JSON body.
+
+    Raises when a path has no ordinary route, which would leave it without a permission.
+    """
     routes = _routes(app, "POST")
     if strays := set(hot) - set(routes):
         raise RuntimeError(f"hot routes without an ordinary one: {sorted(strays)}")
-    return {path: Hot(handler, routes[path]) for path, handler in hot.items()}
+    return {path: Hot(handler, routes[path], limit_bytes=limit_bytes) for path, handler in hot.items()}
 
 
 def check_hot_folders(app: FastAPI, handler: HotUpload, limit_bytes: int, *paths: str) -> Mapping[str, HotFolder]:

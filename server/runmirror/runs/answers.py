@@ -53,15 +53,15 @@ def run_answer(row: Row[Any], inputs_outputs: InputsOutputs) -> Response:
     return json_answer(b'{"run":%b}' % run(row, inputs_outputs))
 
 
-def runs_page(runs: Sequence[bytes], next_page_token: str | None) -> Response:
+def runs_page(runs: Sequence[bytes], next_page_token: str | None) -> bytes:
     """`RunsPage`."""
     more = [b'"next_page_token":%b' % _encode(next_page_token)] if next_page_token else []
     if not runs:
-        return json_answer(b"{%b}" % b"".join(more))
+        return b"{%b}" % b"".join(more)
     # Joined in one go: a page has megabytes.
     parts = [b"," for _ in range(2 * len(runs) - 1)]
     parts[::2] = runs
-    return json_answer(b"".join([b'{"runs":[', *parts, b"]", *(b"," + field for field in more), b"}"]))
+    return b"".join([b'{"runs":[', *parts, b"]", *(b"," + field for field in more), b"}"])
 
 
 def history_page(key: str, points: Points, next_page_token: str | None) -> Response:

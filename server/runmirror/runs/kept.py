@@ -1,12 +1,12 @@
 """Runs as JSON that were answered before, in the memory of this process: given again while nothing of them has changed.
 
 Whether something has is asked of Postgres each time: a run stands at a version, which every write to it changes (see
-`queries.versions`). The version is read before the content, so what is kept is never older than it says; at worst it is
+`search_ways`). The version is read before the content, so what is kept is never older than it says; at worst it is
 newer, under a version that nobody asks for again.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -44,11 +44,8 @@ class KeptRuns:
             self.bytes -= _size(self._kept.popitem(last=False)[1][1])
 
 
-async def load(connection: AsyncConnection, kept: KeptRuns, run_ids: Sequence[UUID]) -> list[bytes]:
+async def load(connection: AsyncConnection, kept: KeptRuns, versions: Mapping[UUID, str]) -> list[bytes]:
     """`Run` of MLflow's wire for each of these in this order, those that exist."""
-    if not run_ids:
-        return []
-    versions = await queries.versions(connection, run_ids)
     found = {run_id: kept.get(run_id, version) for run_id, version in versions.items()}
     if missing := [run_id for run_id, run in found.items() if run is None]:
         rows = await queries.load_json(connection, missing)
@@ -56,7 +53,7 @@ async def load(connection: AsyncConnection, kept: KeptRuns, run_ids: Sequence[UU
         for row in rows:
             run = found[row.run_id] = answers.run(row, inputs_outputs)
             kept.keep(row.run_id, versions[row.run_id], run)
-    return [text for run_id in run_ids if (text := found.get(run_id)) is not None]
+    return [run for run in found.values() if run is not None]
 
 
 def _size(run: bytes) -> int:

@@ -59,17 +59,6 @@ _LOAD = (
     .columns(metrics=JSON, params=JSON, tags=JSON)
 )
 
-# A write to a run bumps its seq and makes its row anew, by which xmin tells a seq from the same one of another history
-# of the database (restored, or failed over). The mirror writes its own tags without a bump: their rows tell of it.
-_VERSIONS = text("""
-    SELECT run_id, concat_ws(' ', seq, r.xmin, own.tags) AS version
-    FROM runs r LEFT JOIN (
-        SELECT run_id, string_agg(concat_ws(' ', key, t.xmin), ' ' ORDER BY key) AS tags
-        FROM tags t WHERE run_id = ANY (:run_ids) AND starts_with(key, 'runmirror.') GROUP BY run_id) own USING (run_id)
-    WHERE run_id = ANY (:run_ids)
-""").bindparams(_WANTED)
-
-
 # A run as the JSON that clients read, but for its end: Postgres writes it faster than Python. Whole numbers keep `.0`.
 _NUMBER = """
     CASE WHEN value = 'NaN' THEN '"NaN"'
@@ -147,9 +136,3 @@ async def load(connection: AsyncConnection, run_ids: Sequence[UUID]) -> Sequence
 async def load_json(connection: AsyncConnection, run_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
     """`(run_id, json)` of runs in this order: `Run` of MLflow's wire without inputs, outputs and its last brace."""
     return (await connection.execute(_LOAD_JSON, {"run_ids": list(run_ids)})).all()
-
-
-async def versions(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """By run, those that exist: a text that is another one after whatever changes what is shown of the run."""
-    rows = await connection.execute(_VERSIONS, {"run_ids": list(run_ids)})
-    return {row.run_id: row.version for row in rows}

@@ -8,15 +8,14 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runmirror.run_ids import shown_id
-from runmirror.runs import queries, wire
+from runmirror.runs import queries, search, wire
 from runmirror.runs.inputs_queries import load_inputs_outputs
-from runmirror.runs.search import SearchPage, search_runs
+from runmirror.runs.search import SearchPage
 
 
 async def find(connection: AsyncConnection, request: wire.SearchRuns) -> SearchPage:
-    """The ids that a search finds."""
-    return await search_runs(
-        connection,
+    """The runs that a search finds."""
+    asked = search.understand(
         experiment_ids=request.experiment_ids,
         filter_string=request.filter,
         run_view_type=request.run_view_type,
@@ -24,6 +23,7 @@ async def find(connection: AsyncConnection, request: wire.SearchRuns) -> SearchP
         order_by=request.order_by,
         page_token=request.page_token or None,
     )
+    return await search.find(connection, asked)
 
 
 async def load(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[wire.RunWire]:

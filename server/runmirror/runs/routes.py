@@ -108,8 +108,8 @@ async def log_batch(request: wire.LogBatch, connection: WriteConnection) -> Empt
 async def search_runs(request: wire.SearchRuns, connection: ReadConnection, http: Request) -> Response:
     """Runs of some experiments that a filter selects, in the order asked for."""
     found = await reads.find(connection, request)
-    runs = await kept.load(connection, http.app.state.kept_runs, found.run_ids)
-    return answers.runs_page(runs, found.next_page_token)
+    runs = await kept.load(connection, http.app.state.kept_runs, found.versions)
+    return answers.json_answer(answers.runs_page(runs, found.next_page_token))
 
 
 @mlflow_route(router, "GET", "/metrics/get-history", permission=Permission.READ, response_model=wire.HistoryPage)
