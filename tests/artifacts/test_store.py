@@ -7,7 +7,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from runmirror.artifacts import blob
+from runmirror.artifacts import blob, local
 from runmirror.artifacts.local import LocalStore
 from runmirror.artifacts.store import Entry, Store, Written, create_store
 from runmirror.errors import ArtifactNotFound, Busy, InvalidParameter, Unavailable
@@ -271,6 +271,31 @@ async def test_a_symbolic_link_does_not_lead_out_of_the_folder(tmp_path: Path) -
         with pytest.raises(InvalidParameter):
             await attempt
     assert [left.name for left in (tmp_path / "secret").iterdir()] == ["key"]
+
+
+async def test_a_client_that_sends_byte_by_byte_has_no_more_kept_of_it_than_some_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[int] = []
+    hand_over = local._Upload.hand_over
+
+    async def noted(upload: local._Upload, parts: Sequence[bytes]) -> None:
+        handed.append(len(parts))
+        await hand_over(upload, parts)
+
+    monkeypatch.setattr(local._Upload, "hand_over", noted)
+    data = os.urandom(2 * local.MOST_PARTS + 7)
+
+    async def bytewise() -> AsyncIterator[bytes]:
+        for number in range(len(data)):
+            yield data[number : number + 1]
+
+    store = LocalStore(tmp_path)
+    store.prepare()
+    written = await store.write("1/f", bytewise())
+    assert written == Written(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+    assert (tmp_path / "1/f").read_bytes() == data
+    assert handed == [local.MOST_PARTS, local.MOST_PARTS, 7]
 
 
 async def test_a_file_and_a_folder_cannot_share_a_name_in_a_folder(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1024**2  # one trip to a thread moves this much
+CHUNK_BYTES = 1024**2  # of a download: one trip to a thread moves this much
+HAND_OVER_BYTES = 4 * 1024**2  # the same of an upload, of which there is twice as much in memory
+MOST_PARTS = 1024  # and in no more parts than that: of a client that sends byte by byte each is a byte
 SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
 SMALL_AT_ONCE = 2  # threads that put small files, and so wait for the disk side by side
@@ -61,16 +63,18 @@ class LocalStore:
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> Written:
         with _told(path):
-            pending = bytearray()
+            pending: list[bytes] = []
+            size = 0
             upload: _Upload | None = None
             try:
                 async for chunk in chunks:
-                    pending += chunk
-                    if len(pending) >= CHUNK_BYTES:
+                    pending.append(chunk)
+                    size += len(chunk)
+                    if size >= HAND_OVER_BYTES or len(pending) >= MOST_PARTS:
                         if upload is None:
                             upload = await asyncio.to_thread(_Upload, self.uploads / uuid4().hex)
                         await upload.hand_over(pending)
-                        pending = bytearray()
+                        pending, size = [], 0
                 if upload is None:  # a small file: one trip to a thread
                     return await asyncio.to_thread(self._write_whole, pending, path)
                 await upload.hand_over(pending)
@@ -145,10 +149,10 @@ class LocalStore:
             raise InvalidParameter("Invalid path: it leads out of the artifact folder")
         return place
 
-    def _write_whole(self, data: bytearray, path: str) -> Written:
+    def _write_whole(self, parts: Sequence[bytes], path: str) -> Written:
         upload = _Upload(self.uploads / uuid4().hex)
         try:
-            upload.append(data)
+            upload.append(parts)
             return self._publish(upload, path)
         finally:
             upload.discard()
@@ -215,11 +219,11 @@ class _Upload:
         self.syncing: asyncio.Task[None] | None = None
         self.synced_bytes = 0
 
-    async def hand_over(self, data: bytearray) -> None:
-        """Have `data` appended, once what was handed over before is; raises what that met with."""
+    async def hand_over(self, parts: Sequence[bytes]) -> None:
+        """Have `parts` appended, once what was handed over before is; raises what that met with."""
         await self._appended()
-        self.size_bytes += len(data)
-        self.under_way = [_begun(self._write, data), _begun(self.md5.update, data)]
+        self.size_bytes += sum(map(len, parts))
+        self.under_way = [_begun(self._write, parts), _begun(self._hash, parts)]
         if self.size_bytes - self.synced_bytes >= SYNC_BYTES:
             if self.syncing is not None:
                 await self.syncing
@@ -236,13 +240,17 @@ class _Upload:
         for task in self.under_way:
             await task
 
-    def append(self, data: bytearray) -> None:
-        self._write(data)
-        self.md5.update(data)
-        self.size_bytes += len(data)
+    def append(self, parts: Sequence[bytes]) -> None:
+        self._write(parts)
+        self._hash(parts)
+        self.size_bytes += sum(map(len, parts))
 
-    def _write(self, data: bytearray) -> None:
-        self.file.write(data)
+    def _write(self, parts: Sequence[bytes]) -> None:
+        self.file.writelines(parts)
+
+    def _hash(self, parts: Sequence[bytes]) -> None:
+        for part in parts:
+            self.md5.update(part)
 
     def sync(self) -> None:
         os.fsync(self.file.fileno())  # what it meets with is told once, so whoever waits must hear of it
@@ -272,7 +280,7 @@ class _Upload:
             self.place.unlink(missing_ok=True)
 
 
-def _begun(call: Callable[..., None], *arguments: bytearray) -> asyncio.Task[None]:
+def _begun(call: Callable[..., None], *arguments: Sequence[bytes]) -> asyncio.Task[None]:
     """The call in a thread. Who gave the upload up does not ask what became of it."""
     task = asyncio.create_task(asyncio.to_thread(call, *arguments))
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
