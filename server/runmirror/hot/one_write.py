@@ -1,6 +1,7 @@
-"""uvicorn's HTTP protocol, writing the head of an answer together with the first of its body.
+"""uvicorn's HTTP protocol with fewer copies and calls.
 
-Apart, each is a system call of ours and two of the client's.
+The head of an answer is written together with the first of its body: apart, each is a system call of ours and two of
+the client's. What came of a body is handed on as it is: uvicorn copies it twice, a twentieth of a large upload.
 """
 
 import asyncio
@@ -16,6 +17,14 @@ class OneWriteProtocol(HttpToolsProtocol):
         if cycle.scope["method"] != "HEAD":  # uvicorn writes no body after its head
             cycle.transport = _HeadFirst(cycle)  # type: ignore[assignment]  # as much of a transport as a cycle uses
         super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        waiting = self.cycle.body  # there is a request, since none is an upgrade to WebSocket here
+        if not waiting:
+            self.cycle.body = b""  # type: ignore[assignment]  # to which `body` is added by taking its place
+        elif isinstance(waiting, bytes):
+            self.cycle.body = bytearray(waiting)  # to which much that is small is added in no time
+        super().on_body(body)
 
 
 class _HeadFirst:
