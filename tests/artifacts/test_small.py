@@ -16,6 +16,7 @@ from runmirror.app import create_app
 from runmirror.artifacts import small_queries
 from runmirror.artifacts.files import Written
 from runmirror.artifacts.local import LocalStore
+from runmirror.artifacts.local_many import put_many
 from runmirror.artifacts.places import Place, Root
 from runmirror.artifacts.safe_path import RESERVED
 from runmirror.settings import Settings
@@ -116,7 +117,8 @@ async def test_of_files_recorded_together_one_that_was_overtaken_is_left_out(app
     assert await seq(app, run) == 3
 
 
-async def test_each_of_many_is_put_or_has_changed_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["the kernel", "hand"])
+async def test_each_of_many_is_put_or_has_changed_nothing(tmp_path: Path, by: str) -> None:
     store = LocalStore(tmp_path / "artifacts")
     store.prepare()
     if not store.takes_many:
@@ -132,7 +134,11 @@ async def test_each_of_many_is_put_or_has_changed_nothing(tmp_path: Path) -> Non
         "a/new": True, "b/old": True, "c/d/e/new": True, "b/empty": True, "a/folder": False, "b/old/below": False,
         "b/link": False, "way/out": False, "way/new/out": False, "b/" + "x" * 300: False,
     }  # fmt: skip
-    stored = await store.put_many([(path, b"" if path == "b/empty" else path.encode()) for path in wanted])
+    files = [(path, b"" if path == "b/empty" else path.encode()) for path in wanted]
+    if by == "hand":  # the threads of the store sync by the kernel's requests, this one does not
+        stored = put_many(str(store.root), str(store.uploads), files)
+    else:
+        stored = await store.put_many(files)
     assert {path: written is not None for path, written in zip(wanted, stored, strict=True)} == wanted
     for path, written in zip(wanted, stored, strict=True):
         if written is not None:
@@ -146,6 +152,42 @@ async def test_each_of_many_is_put_or_has_changed_nothing(tmp_path: Path) -> Non
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "outside").iterdir()] == [("file", b"not ours")]
     assert list(store.uploads.iterdir()) == []
     await store.close()
+
+
+def test_nothing_stays_open_of_what_was_put_or_met_with_trouble(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "artifacts")
+    store.prepare()
+    if not store.takes_many:
+        pytest.skip("this file system has no files without a name")
+    (store.root / "file").touch()
+    (store.root / "way").symlink_to(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    stored = put_many(str(store.root), str(store.uploads), [(path, b"1") for path in ("a/b/c", "file/d", "way/e/f")])
+    assert [written is not None for written in stored] == [True, False, False]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_folder_deleted_meanwhile_takes_no_file_with_it_unheard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "artifacts")
+    store.prepare()
+    if not store.takes_many:
+        pytest.skip("this file system has no files without a name")
+    removed: list[str] = []
+    linked = os.link
+
+    def link_after_others_deleted(*what: str, **how: int) -> None:
+        if what[1].endswith("second") and not removed:
+            removed.extend(store._delete("a/folder"))
+        linked(*what, **how)
+
+    monkeypatch.setattr(os, "link", link_after_others_deleted)
+    paths = [f"a/folder/{name}" for name in ("first", "second", "third")]
+    stored = put_many(str(store.root), str(store.uploads), [(path, b"1") for path in paths])
+    assert removed == paths[:1]
+    assert [written is not None for written in stored] == [True, True, True]
+    assert [(store.root / path).is_file() for path in paths] == [False, True, True]
 
 
 async def test_a_file_system_without_nameless_files_has_small_files_stored_one_by_one(

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -25,6 +24,7 @@ from uuid import uuid4
 from runmirror.artifacts.files import Direct, Entry, Opened, Stat, Written
 from runmirror.artifacts.local_many import knows_nameless, put_many, sync_folder
 from runmirror.artifacts.safe_path import RESERVED
+from runmirror.artifacts.syncs import use_kernel
 from runmirror.errors import ArtifactNotFound, InvalidParameter, Unavailable
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ HAND_OVER_BYTES = 4 * 1024**2  # the same of an upload, of which there is twice 
 MOST_PARTS = 1024  # and in no more parts than that: of a client that sends byte by byte each is a byte
 SYNC_BYTES = 64 * 1024**2  # of a large file go to the disk at once while the rest comes in
 LEFTOVER_AGE_S = 24 * 3600
-SMALL_AT_ONCE = 2  # threads that put small files, and so wait for the disk side by side
-_FEWEST = 2  # small files that are worth a thread of their own
+SMALL_AT_ONCE = 2  # threads that put small files
 _MKDIR_ATTEMPTS = 5  # a folder may be deleted between its creation and the rename into it
 
 
@@ -47,7 +46,7 @@ class LocalStore:
         self.uploads = self.root / RESERVED
         self.direct: Direct | None = None
         self.takes_many = False  # until `prepare` has tried
-        self._small = ThreadPoolExecutor(SMALL_AT_ONCE, "small-files")
+        self._small = ThreadPoolExecutor(SMALL_AT_ONCE, "small-files", use_kernel)
 
     def prepare(self) -> None:
         """Make the folder and clear what broken uploads of the past left; `problem` tells when that fails."""
@@ -89,12 +88,8 @@ class LocalStore:
 
         Only for a store that `takes_many`.
         """
-        put = partial(put_many, str(self.root), str(self.uploads))
-        share = max(-(-len(files) // SMALL_AT_ONCE), _FEWEST)
-        shares = [files[first : first + share] for first in range(0, len(files), share)]
         loop = asyncio.get_running_loop()
-        done = await asyncio.gather(*(loop.run_in_executor(self._small, put, some) for some in shares))
-        return [written for some in done for written in some]
+        return await loop.run_in_executor(self._small, put_many, str(self.root), str(self.uploads), files)
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> Opened:
         with _told(path):

@@ -8,12 +8,13 @@ disk. With as few calls as it takes: each gives up the interpreter and has to ge
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from runmirror.artifacts.files import Written
+from runmirror.artifacts.syncs import begin_syncs
 
 
 def knows_nameless(folder: str) -> bool:
@@ -39,22 +40,11 @@ class Nameless:
 
     def __init__(self, uploads: str, data: bytes) -> None:
         self._uploads = uploads
-        self._descriptor = -1
+        self.descriptor = -1
         self.is_whole = self.is_published = False
         with suppress(OSError):
-            self._descriptor = os.open(uploads, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
-            self.is_whole = os.write(self._descriptor, data) == len(data)
-
-    def send(self) -> None:
-        """Have the disk begin with it, so that several are on their way at once."""
-        with suppress(OSError):
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def sync(self) -> None:
-        with suppress(OSError):
-            os.fsync(self._descriptor)
-            return
-        self.is_whole = False
+            self.descriptor = os.open(uploads, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+            self.is_whole = os.write(self.descriptor, data) == len(data)
 
     def publish(self, place: str, folder: str) -> None:
         """Name it `place`, in `folder`, instead of what has that name."""
@@ -68,9 +58,9 @@ class Nameless:
 
     def end(self) -> None:
         """Let go of it; nothing is left of it unless it is published."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def _name_or_replace(self, place: str) -> None:
         try:
@@ -88,8 +78,8 @@ class Nameless:
 
     def _name(self, place: str) -> None:
         # Any descriptor will do for `src_dir_fd`, since the path is absolute: only with one Python follows the link.
-        of_process = f"/proc/self/fd/{self._descriptor}"
-        os.link(of_process, place, src_dir_fd=self._descriptor, follow_symlinks=True)
+        of_process = f"/proc/self/fd/{self.descriptor}"
+        os.link(of_process, place, src_dir_fd=self.descriptor, follow_symlinks=True)
 
 
 def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Sequence[Written | None]:
@@ -101,19 +91,16 @@ def put_many(root: str, uploads: str, files: Sequence[tuple[str, bytes]]) -> Seq
     looked_at = {root: True}
     folders: set[str] = set()
     try:
-        for file in begun:
-            file.send()
+        whole = [number for number, file in enumerate(begun) if file.is_whole]
+        wait = begin_syncs([begun[number].descriptor for number in whole])
         written = [_written(data) for _, data in files]  # while the disk is at work
-        for file in begun:  # all before one is named, which would be more for each of these to wait for
-            file.sync()
-        for file, (path, _) in zip(begun, files, strict=True):
-            place = f"{root}/{path}"
+        for number, is_synced in zip(whole, wait(), strict=True):  # all, before one is named
+            place = f"{root}/{files[number][0]}"
             folder = place.rpartition("/")[0]
-            if file.is_whole and _is_plain(folder, looked_at):
-                file.publish(place, folder)
+            if is_synced and _is_plain(folder, looked_at):
+                begun[number].publish(place, folder)
                 folders.add(folder)
-        for folder in folders:
-            sync_folder(folder)
+        _sync_folders(folders)
     finally:
         for file in begun:
             file.end()
@@ -140,6 +127,23 @@ def _is_link(place: str) -> bool:
         return False
     except OSError:  # below a file, for one
         return True
+
+
+def _sync_folders(folders: Collection[str]) -> None:
+    """As `sync_folder`, side by side.
+
+    They are opened after all is named in them, by its path: a folder may be moved away to be deleted, and whoever has
+    it open moves with it.
+    """
+    descriptors = []
+    try:
+        for folder in folders:
+            with suppress(OSError):
+                descriptors.append(os.open(folder, os.O_RDONLY))
+        begin_syncs(descriptors)()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def sync_folder(folder: str) -> None:
