@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.bench import client, load
 from tests.bench.seed import HISTORY
-from tests.bench.servers import FASTTRACKML, MIRRORED, MLFLOW, OURS, serving
+from tests.bench.servers import FASTTRACKML, MIRRORED, MLFLOW, OURS, keeping_nothing, serving
 from tests.bench.subject import API, Subject
 
 PAGE = 25_000
@@ -177,6 +177,14 @@ def _upload_ms(subject: Subject, _: float) -> float:
         return (time.perf_counter() - began) * 1000
 
 
+def _to_nothing_ms(subject: Subject, _: float) -> float:
+    """What uvicorn, the client and the two cores need for it before anybody hashes or keeps a byte."""
+    with keeping_nothing(subject.folder) as url, _large_file(subject.folder).open("rb") as file:
+        began = time.perf_counter()
+        subject.http.put(f"{url}/large.bin", content=file, timeout=120).raise_for_status()
+        return (time.perf_counter() - began) * 1000
+
+
 def _download(subject: Subject, _: float) -> float:
     copied = copy_s(subject.folder)
     seen = 0
@@ -255,6 +263,8 @@ ROWS = (
         servers=(OURS, MLFLOW), wanted={MLFLOW: 5}),
     Row("upload", "proxied upload of 512 MiB", "x copy", _upload, False, servers=(OURS, MLFLOW), at_most=2),
     Row("upload-ms", "the same, by itself", "ms", _upload_ms, False, servers=(OURS, MLFLOW)),
+    Row("upload-nothing", "the same to an empty ASGI route, which keeps nothing", "ms", _to_nothing_ms, False,
+        servers=(OURS,)),
     Row("download", "proxied download of 512 MiB", "x copy", _download, False, servers=(OURS, MLFLOW), at_most=2),
     Row("growth", "growth of memory by both", "MiB", _growth, False, servers=(OURS, MLFLOW), at_most=64,
         once=True),

@@ -83,19 +83,39 @@ def serving(
     folder = home(folder, name)
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     port = free_port()
+    environment = {"RUNMIRROR_MIRROR": str(mirror), "TMPDIR": str(folder / "tmp"), **(more or {})}
+    started = command(name, port, postgres.uri(name), folder, workers)
+    url = f"http://127.0.0.1:{port}"
+    with _running(started, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", folder, folder, environment) as (
+        child,
+        start_s,
+    ):
+        yield Server(name, url, child, start_s, folder / "server.log")
+
+
+@contextmanager
+def keeping_nothing(folder: Path) -> Iterator[str]:
+    """The address of what `nothing.py` says, run by uvicorn as `runmirror serve` has it run."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    asgi = [sys.executable, "-m", "uvicorn", "tests.bench.nothing:app", "--port", str(port), "--lifespan", "off"]
+    with _running([*asgi, "--log-level", "warning"], url, folder, REPOSITORY, {}):
+        yield url
+
+
+@contextmanager
+def _running(
+    started: list[str], address: str, folder: Path, cwd: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """The process, and how many seconds it took until `address` answered."""
+    whole = clean_environment(environment)
+    whole.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs; a checkout does as it starts
     log = folder / "server.log"
-    environment = clean_environment({"RUNMIRROR_MIRROR": str(mirror), "TMPDIR": str(folder / "tmp"), **(more or {})})
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs; a checkout does as it starts
     began = time.monotonic()
     with log.open("ab") as sink:
-        child = subprocess.Popen(
-            command(name, port, postgres.uri(name), folder, workers), env=environment, stdout=sink, stderr=sink,
-            start_new_session=True, cwd=folder,
-        )  # fmt: skip
+        child = subprocess.Popen(started, env=whole, stdout=sink, stderr=sink, start_new_session=True, cwd=cwd)
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(child, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", log)
-        yield Server(name, url, child, time.monotonic() - began, log)
+        _wait(child, address, log)
+        yield child, time.monotonic() - began
     finally:
         _end(child)
 
