@@ -32,7 +32,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "bench"
 
 @click.command()
 @click.option("--row", "chosen", multiple=True, type=click.Choice([row.name for row in ROWS]), help="only this row")
-@click.option("--rounds", default=3, show_default=True, help="rounds of each row; the median counts")
+@click.option("--rounds", default=3, show_default=True, help="rounds of each row, of rates thrice as many")
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="length of a round of a rate")
 @click.option("--without", multiple=True, type=click.Choice([MIRRORED, MLFLOW, FASTTRACKML]), help="leave this out")
 @click.option("--workers", type=int, help="API processes of runmirror (default: what it chooses)")
@@ -106,7 +106,7 @@ def _measure(row: Row, subjects: list[Subject], rounds: int, seconds: float, beg
     """Servers in turn within each round, so that a slow minute of the machine is everybody's."""
     figures: dict[str, list[float]] = {}
     cpu: dict[str, list[list[float]]] = {}  # seconds of the server and of Postgres in each round
-    for _ in range(1 if row.once else rounds):
+    for _ in range(row.rounds(rounds)):
         for subject in subjects:
             name = subject.server.name
             if name not in row.servers:

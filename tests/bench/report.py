@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.drawing import drawing, into_page, number, text, write
+from tests.bench.rows import RATE_ROUNDS
 from tests.bench.servers import FASTTRACKML, MIRRORED, MLFLOW, OURS
 
 NAMES = {
@@ -19,7 +20,8 @@ def table(run: dict[str, Any]) -> str:
     """Markdown: medians, and how many times faster than each competitor."""
     lines = [
         f"Measured {run['when'][:10]} at {run['commit']} on {run['machine']}, shared by load generator, server and",
-        f"Postgres; medians of {run['rounds']} rounds, servers in turn. In brackets: how many times faster we are.",
+        f"Postgres; medians of {run['rounds']} rounds ({RATE_ROUNDS * run['rounds']} of rates), servers in turn. In",
+        "brackets: how many times faster we are.",
         "",
         "| work | runmirror | the same, mirroring | `mlflow server` 3.17.2 | FastTrackML 0.6.0 | wanted | reached |",
         "|---|---|---|---|---|---|---|",

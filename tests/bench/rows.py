@@ -16,6 +16,9 @@ from tests.bench.subject import API, Subject
 
 PAGE = 25_000
 LARGE_BYTES = 512 * 1024**2
+# Which of mlflow server's two workers takes a connection is left to chance. A round in which one has them all goes half
+# as fast as one in which both have some, so that a median of three would toss a coin.
+RATE_ROUNDS = 3  # times as many as of other rows
 ALL = (OURS, MLFLOW, FASTTRACKML)
 WITH_MIRROR = (OURS, MIRRORED, MLFLOW, FASTTRACKML)
 
@@ -38,6 +41,10 @@ class Row:
     at_most: float | None = None
     or_factor: float | None = None
     once: bool = False  # what does not vary enough to be worth the time of more rounds
+    often: int = 1  # times as many rounds as other rows
+
+    def rounds(self, asked: int) -> int:
+        return 1 if self.once else asked * self.often
 
     def holds(self, medians: dict[str, float]) -> bool | None:
         """Whether everything wanted is there; None when nothing it needs was measured."""
@@ -245,12 +252,12 @@ ROWS = (
     Row("memory", "memory at rest, largest process", "MB", _memory, False, at_most=150, once=True),
     Row("processes", "processes at rest, without the mirror", "", _processes, False, at_most=1, once=True),
     Row("log-metric", "log-metric, 16 connections", "req/s", _rate("log_metric", 16, runs=16), True,
-        WITH_MIRROR, wanted={FASTTRACKML: 5, MLFLOW: 45}),
+        WITH_MIRROR, wanted={FASTTRACKML: 5, MLFLOW: 45}, often=RATE_ROUNDS),
     Row("log-batch", "log-batch of 1,000 metrics, 8 connections", "metrics/s",
         _rate("log_batch", 8, runs=8, per_request=1000), True,
-        WITH_MIRROR, wanted={FASTTRACKML: 5, MLFLOW: 40}),
+        WITH_MIRROR, wanted={FASTTRACKML: 5, MLFLOW: 40}, often=RATE_ROUNDS),
     Row("create", "runs/create with 2 tags, 16 connections", "req/s", _rate("create_run", 16, runs=1), True,
-        WITH_MIRROR, wanted={FASTTRACKML: 3, MLFLOW: 30}),
+        WITH_MIRROR, wanted={FASTTRACKML: 3, MLFLOW: 30}, often=RATE_ROUNDS),
     Row("search", "runs/search by metric and param, order by metric, 2,000 runs", "ms",
         search(100), False, at_most=8, or_factor=87 / 8),
     Row("search-100k", "the same, 100,000 runs", "ms", search(100, many=True), False,
@@ -260,7 +267,7 @@ ROWS = (
     Row("history", "get-history of 100,000 points, pages of 25,000", "ms", _timed(_history, 5), False, at_most=250,
         or_factor=4860 / 250),
     Row("upload-small", "proxied upload of 10 KiB files, 8 connections", "req/s", _rate("upload", 8, runs=16), True,
-        servers=(OURS, MLFLOW), wanted={MLFLOW: 5}),
+        servers=(OURS, MLFLOW), wanted={MLFLOW: 5}, often=RATE_ROUNDS),
     Row("upload", "proxied upload of 512 MiB", "x copy", _upload, False, servers=(OURS, MLFLOW), at_most=2),
     Row("upload-ms", "the same, by itself", "ms", _upload_ms, False, servers=(OURS, MLFLOW)),
     Row("upload-nothing", "the same to an empty ASGI route, which keeps nothing", "ms", _to_nothing_ms, False,
