@@ -16,8 +16,8 @@ from tests.bench.subject import API, Subject
 
 PAGE = 25_000
 LARGE_BYTES = 512 * 1024**2
-# Which of mlflow server's two workers takes a connection is left to chance. A round in which one has them all goes half
-# as fast as one in which both have some, so that a median of three would toss a coin.
+# A round of mlflow server goes at one speed or at about twice that: by chance, as it seems, in which of its two workers
+# takes the connections. A median of three would toss a coin.
 RATE_ROUNDS = 3  # times as many as of other rows
 ALL = (OURS, MLFLOW, FASTTRACKML)
 WITH_MIRROR = (OURS, MIRRORED, MLFLOW, FASTTRACKML)

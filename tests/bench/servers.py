@@ -95,7 +95,7 @@ def serving(
 
 @contextmanager
 def keeping_nothing(folder: Path) -> Iterator[str]:
-    """The address of what `nothing.py` says, run by uvicorn as `runmirror serve` has it run."""
+    """The address of what `nothing.py` says, run by uvicorn as it comes, which copies more than ours does."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     asgi = [sys.executable, "-m", "uvicorn", "tests.bench.nothing:app", "--port", str(port), "--lifespan", "off"]
     with _running([*asgi, "--log-level", "warning"], url, folder, REPOSITORY, {}):
