@@ -107,6 +107,29 @@ def test_a_body_that_comes_steadily_may_take_longer(server: Server) -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_connection_is_kept_for_five_seconds_after_an_answer(server: Server) -> None:
+    """As uvicorn has it, and clients count on it, however slow the request was."""
+    body = json.dumps({"max_results": 5}).encode()
+    with socket.create_connection(address(server), timeout=30) as client:
+        client.sendall(GET + b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert not select.select([client], [], [], 2 * LIMIT_S)[0], "closed although it may be used again"
+        client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
+        assert not select.select([client], [], [], LIMIT_S / 2)[0]
+        client.sendall(body[5:])
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        answered = time.monotonic()
+        assert client.recv(65536) == b""
+        assert time.monotonic() - answered > 4.9
+
+
+def test_who_was_refused_before_the_body_came_is_told_no_more(server: Server) -> None:
+    with socket.create_connection(address(server), timeout=30) as client:
+        client.sendall(POST.replace(b"localhost", b"elsewhere.example") + b"Content-Length: 50\r\n\r\n{")
+        assert client.recv(65536).startswith(b"HTTP/1.1 403 ")
+        assert client.recv(65536) == b""
+
+
 def test_a_head_without_end_is_refused_before_it_fills_the_memory(server: Server) -> None:
     sent = {
         "one header": (GET + b"X-A: ", b"y" * 65536),

@@ -114,8 +114,16 @@ class PatientProtocol(OneWriteProtocol):
         self._next_is, self._unpaid = _DONE, 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self.waited_s = 0.0  # and no timer of uvicorn's for each request: `look` counts
+
     def resume_writing(self) -> None:
-        self._left = 0  # the client has taken something
+        self._left, self.waited_s = 0, 0.0  # the client has taken something
         super().resume_writing()
 
     @property
@@ -140,12 +148,14 @@ class PatientProtocol(OneWriteProtocol):
         got, self._seen = self._received - self._seen, self._received
         if self._next_is == _BODY:
             self._look_at_body(passed_s, limit_s, got)
-        elif self._is_answered and (self._next_is == _HEAD or self.timeout_keep_alive_task is None):
-            self.waited_s += passed_s  # however much of a head came meanwhile
-            if self.waited_s > limit_s:
-                self._refuse(TooSlow())
-        else:  # it is we who are to answer, or uvicorn counts
+        elif not self._is_answered:  # it is we who are to do something
             self.waited_s = 0.0
+        else:
+            self.waited_s += passed_s  # however much of a head came meanwhile
+            if self._next_is == _DONE and self._is_kept_no_longer(passed_s):
+                self.transport.close()
+            elif self._next_is == _HEAD and self.waited_s > limit_s:
+                self._refuse(TooSlow())
 
     def _look_at_body(self, passed_s: float, limit_s: float, got: int) -> None:
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:
@@ -153,8 +163,16 @@ class PatientProtocol(OneWriteProtocol):
             return
         self.waited_s = 0.0 if got else self.waited_s + passed_s
         self._body_s += passed_s
-        if max(self.waited_s, self._body_s - (self._received - self._before_body) / SLOWEST) > limit_s:
+        is_slow = max(self.waited_s, self._body_s - (self._received - self._before_body) / SLOWEST) > limit_s
+        if self._is_answered:  # what was refused before it came may never come
+            if is_slow or self._is_kept_no_longer(passed_s):
+                self.transport.close()
+        elif is_slow:
             self._refuse(TooSlow())
+
+    def _is_kept_no_longer(self, passed_s: float) -> bool:
+        """Whether nothing came for as long as clients count on; of the first look's time only a part was waited."""
+        return self.waited_s - passed_s >= self.timeout_keep_alive
 
     def _refuse(self, error: RunmirrorError) -> None:
         """Say why, where that cannot be taken for a part of an answer, and close."""
