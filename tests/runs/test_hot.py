@@ -62,6 +62,17 @@ WRITES: list[tuple[str, dict[str, Any]]] = [
     ("/runs/log-metric", point("loss", 0.5, 10, 1)),  # an exact repeat
     ("/runs/log-metric", {"key": "loss", "value": 7, "timestamp": 3}),
     ("/runs/log-metric", point("loss", -0.0, 11, 1)),
+    ("/runs/log-metric", point("loss", 0.0, 11, 1)),  # the same value to Postgres
+    ("/runs/log-metric", point("loss", 0.25, 11, 1)),  # higher at the same place: the latest
+    ("/runs/log-metric", point("loss", "NaN", 11, 1)),
+    ("/runs/log-metric", point("loss", -1.0, 12, 1)),  # later at the same step
+    ("/runs/log-metric", point("nan", "NaN", 1, 1)),
+    ("/runs/log-metric", point("nan", -1.0, 1, 1)),  # NaN counts as 0
+    ("/runs/log-metric", point("nan", 1.0, 1, 1)),
+    ("/runs/log-batch", {  # one point each: before the latest, later, the same again, of new metrics
+        "metrics": [point("z", 1.0, 1), point("loss", 9.0, 1, -1), point("big", -1e300, 5, 5),
+                    point("nan", 1.0, 1, 1), point("a", "Infinity", 1)],
+    }),
     ("/runs/log-metric", point("big", 1e300, 2**63 - 1, -(2**63))),
     ("/runs/log-parameter", {"key": "lr", "value": "0.1"}),
     ("/runs/log-parameter", {"key": "lr", "value": "0.1"}),

@@ -10,8 +10,9 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+import msgspec
 
 from runmirror.errors import Busy
 
@@ -23,12 +24,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Item, Result]):
+class _Waiting(msgspec.Struct, Generic[Item, Result]):
     item: Item
     key: Hashable
     weight: int
-    answer: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[Result]
 
 
 class Together(Generic[Item, Result]):
@@ -71,14 +71,15 @@ class Together(Generic[Item, Result]):
         """Raises what `send` raised for this item alone, or `Busy` when too many wait."""
         if len(self._queue) >= self._most_waiting or self._weight >= self._most_weight:
             raise Busy("Too many writes are waiting; nothing was done, try again.")
-        waiting: _Waiting[Item, Result] = _Waiting(item, key, weight)
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(item, key, weight, answer)
         self._queue.append(waiting)
         self._weight += weight
         if self._running == 0 or (self._running < self._lanes and self._weight >= self._worth):
             self._begin()
         elif self._running < self._lanes and not self._is_watched:
             self._watch()
-        return await waiting.answer
+        return await answer
 
     def _begin(self) -> None:
         self._running += 1

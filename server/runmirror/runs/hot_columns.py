@@ -1,4 +1,4 @@
-"""What requests of the hot way write, and the arguments of runmirror_log_2 that they become together."""
+"""What requests of the hot way write, and the arguments of Postgres' functions that they become together."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -38,8 +38,7 @@ class Unusual(Exception):
     """A request for the ordinary route."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """What one request writes to one run."""
 
     run_id: UUID
@@ -48,8 +47,19 @@ class Write:
     tags: Sequence[Pair] = ()
 
 
-def columns(writes: Sequence[Write], *, fewest: int = FEWEST) -> Sequence[Any]:
-    """The arguments of runmirror_log_2: runs, metrics and points refer to each other by place, from 1.
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Arguments of runmirror_log_points_1 if `are_points`, else of runmirror_log_2.
+
+    Runs, metrics and points refer to each other by place, from 1.
+    """
+
+    arguments: Sequence[Any]
+    are_points: bool
+
+
+def columns(writes: Sequence[Write], *, fewest: int = FEWEST) -> Columns:
+    """What these writes become together; `fewest` points of one metric are a chunk.
 
     Raises `Unusual` when two of these writes give one param two values.
     """
@@ -57,6 +67,7 @@ def columns(writes: Sequence[Write], *, fewest: int = FEWEST) -> Sequence[Any]:
     points: dict[tuple[int, str], list[Point]] = {}
     params: dict[tuple[int, str], str] = {}
     tags: dict[tuple[int, str], str] = {}
+    count = 0
     for write in writes:
         run = runs.setdefault(write.run_id, len(runs) + 1)
         of_run: dict[str, list[Point]] = {}
@@ -70,14 +81,27 @@ def columns(writes: Sequence[Write], *, fewest: int = FEWEST) -> Sequence[Any]:
                 raise Unusual
         for tag in write.tags:
             tags[run, tag.key] = tag.value
+        count += len(write.metrics)
+    if 0 < count == len(points) and not params and not tags:
+        single = [same[0] for same in points.values()]
+        return Columns(
+            (
+                list(runs), *_columns_of_keys(points), [point.step for point in single],
+                [point.timestamp for point in single], [point.value for point in single],
+            ),
+            are_points=True,
+        )  # fmt: skip
     series = _Series()
     for same in points.values():
         series.add(same)
-    return (
-        list(runs), *_columns_of_keys(points), *series.columns(),
-        *_columns_of_keys(params), list(params.values()),
-        *_columns_of_keys(tags), list(tags.values()),
-        fewest,
+    return Columns(
+        (
+            list(runs), *_columns_of_keys(points), *series.columns(),
+            *_columns_of_keys(params), list(params.values()),
+            *_columns_of_keys(tags), list(tags.values()),
+            fewest,
+        ),
+        are_points=False,
     )  # fmt: skip
 
 

@@ -7,9 +7,11 @@ from uuid import UUID
 import asyncpg
 
 from runmirror.mirror.queue import CHANNEL, NEVER_HELD
+from runmirror.runs.hot_columns import Columns
 
-# See migrations 0015 and 0025.
+# See migrations 0015, 0025 and 0026.
 _LOG = f"SELECT runmirror_log_2({', '.join(f'${number}' for number in range(1, 22))})"
+_LOG_POINTS = "SELECT runmirror_log_points_1($1, $2, $3, $4, $5, $6)"
 
 # A run of an experiment that is not there or not active is left out.
 _CREATE = f"""
@@ -31,13 +33,12 @@ _CREATE = f"""
 """
 
 
-async def log(connection: asyncpg.Connection, columns: Sequence[Any]) -> bool:
+async def log(connection: asyncpg.Connection, columns: Columns) -> bool:
     """Whether all of it was written; False: some run is not there or not active, and nothing was.
 
-    `columns` are the arguments of runmirror_log_2. Raises `asyncpg.PostgresError` with SQLSTATE RM001 when a param has
-    another value.
+    Raises `asyncpg.PostgresError` with SQLSTATE RM001 when a param has another value.
     """
-    return bool(await connection.fetchval(_LOG, *columns))
+    return bool(await connection.fetchval(_LOG_POINTS if columns.are_points else _LOG, *columns.arguments))
 
 
 async def create(connection: asyncpg.Connection, columns: Sequence[Sequence[Any]]) -> dict[UUID, str]:
