@@ -432,13 +432,17 @@ async def test_too_many_waiting_writes_are_told_to_come_again() -> None:
     release.set()
     assert await asyncio.gather(*first) == [0, 1, 2]
     release.clear()
-    heavy = Together[int, int](send, repeatable=(), lanes=1, most=1, most_waiting=9, most_weight=2000)
+    heavy = Together[int, int](send, repeatable=(), lanes=1, most=1, most_waiting=9, most_weight=3000)
     first = [asyncio.create_task(heavy.write(n, key=n, weight=1000)) for n in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Busy):
-        await heavy.write(9, key=9)
+        await heavy.write(9, key=9, weight=1000)
+    first += [asyncio.create_task(heavy.write(2, key=2)), asyncio.create_task(heavy.write(3, key=3, weight=400))]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await heavy.write(9, key=9, weight=300)
     release.set()
-    assert await asyncio.gather(*first) == [0, 1]
+    assert await asyncio.gather(*first) == [0, 1, 2, 3]
     assert await heavy.write(9, key=9) == 9
 
 

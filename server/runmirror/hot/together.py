@@ -38,7 +38,8 @@ class Together(Generic[Item, Result]):
     order they came; at most `lanes` sendings are under way, none of more than `most` weight unless one item is heavier.
     What weighs less than `worth` in all waits for the lane that sends and goes with its next, unless that takes long: a
     lock or a slow disk that holds up some is not to hold up all.
-    No item may wait behind `most_waiting` others, or behind `most_weight` of them.
+    No item may wait behind `most_waiting` others. All that wait weigh `most_weight` at most, unless it is one; each
+    leaves as much room as it takes, so that what is heavy is refused while there is room for what is light.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Together(Generic[Item, Result]):
 
     async def write(self, item: Item, *, key: Hashable, weight: int = 1) -> Result:
         """Raises what `send` raised for this item alone, or `Busy` when too many wait."""
-        if len(self._queue) >= self._most_waiting or self._weight >= self._most_weight:
+        if len(self._queue) >= self._most_waiting or 0 < self._weight > self._most_weight - 2 * weight:
             raise Busy("Too many writes are waiting; nothing was done, try again.")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(item, key, weight, answer)
