@@ -118,9 +118,6 @@ class _HeadFirst:
     def close(self) -> None:
         self._transport.close()
 
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
 
 _remembered: dict[_Header, bytes] = {}
 
